@@ -1,0 +1,84 @@
+"""Pictures of a MODEL for (prompt, seed) pairs, the same ones that KSampler makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import comfy.sample
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from torch import Tensor
+
+from .model import empty_latent, encode_prompt
+
+# Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.
+BATCHED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ddim", "ipndm", "deis", "uni_pc"}
+BATCH_PIXELS = 512 * 512 * 4  # sampled together
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn; size in pixels."""
+
+    clip: CLIP
+    vae: VAE
+    sampler: str
+    scheduler: str
+    steps: int
+    cfg: float
+    width: int
+    height: int
+    on_step: Callable[[], None]  # called for every picture and sampling step
+
+    def draw(self, model: ModelPatcher, shots: Sequence[tuple[str, int]]) -> Tensor:
+        """Pictures [len(shots), H, W, 3] in 0..1 on the CPU."""
+        conds = {prompt: encode_prompt(self.clip, prompt) for prompt in dict.fromkeys(["", *(p for p, _ in shots)])}
+        return torch.cat([self._draw_batch(model, batch, conds) for batch in self._batches(shots, conds)])
+
+    def _batches(self, shots: Sequence[tuple[str, int]], conds: dict[str, Any]) -> Iterator[list[tuple[str, int]]]:
+        """Runs of shots that can share a sampling run."""
+        for shape, group in groupby(shots, key=lambda shot: batch_shape(conds[shot[0]])):
+            same = list(group)
+            pictures = max(1, BATCH_PIXELS // (self.width * self.height * 4))
+            size = min(16, pictures) if shape is not None and self.sampler in BATCHED else 1
+            yield from (same[start : start + size] for start in range(0, len(same), size))
+
+    def _draw_batch(self, model: ModelPatcher, shots: list[tuple[str, int]], conds: dict[str, Any]) -> Tensor:
+        latent = empty_latent(model, self.width, self.height)
+        noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for _, seed in shots])
+        latents = comfy.sample.sample(
+            model,
+            noise,
+            self.steps,
+            self.cfg,
+            self.sampler,
+            self.scheduler,
+            joined([conds[prompt] for prompt, _ in shots]),
+            conds[""],
+            latent.repeat(len(shots), *[1] * (latent.ndim - 1)),
+            callback=lambda *_: [self.on_step() for _ in shots],
+            disable_pbar=True,
+            seed=shots[0][1],
+        )
+        return self.vae.decode(latents).float().cpu().clamp(0, 1)
+
+
+def batch_shape(cond: list[Any]) -> tuple[int, ...] | None:
+    """What must agree for two conditionings to share a batch; None when this one cannot."""
+    [[tokens, extra], *more] = cond
+    plain = not more and set(extra) <= {"pooled_output"}
+    return tuple(tokens.shape) if plain else None
+
+
+def joined(conds: list[list[Any]]) -> list[Any]:
+    """One conditioning with a batch entry for each of `conds`."""
+    if len(conds) == 1:
+        return conds[0]
+    tokens = torch.cat([cond[0][0] for cond in conds])
+    names = conds[0][0][1]
+    extra = {name: torch.cat([cond[0][1][name] for cond in conds]) for name in names if names[name] is not None}
+    return [[tokens, extra]]

@@ -1,0 +1,155 @@
+"""The seam over ComfyUI: a private copy of a MODEL, and the CLIP that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+import comfy.sample
+import comfy.sampler_helpers
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
+from torch import Tensor, nn
+
+
+class ComfyModel:
+    """A `DiffusionModel` of the library, over the copy that `private_copy` yields."""
+
+    def __init__(self, private: ModelPatcher, clip: CLIP) -> None:
+        self.patcher = private
+        self.clip = clip
+        self.model_sampling = private.get_model_object("model_sampling")
+        self.latent_format = private.get_model_object("latent_format")
+        self.names = patch_names(private)
+        self._encoded: dict[str, Any] = {}
+        self._model_conds: dict[tuple[int, torch.Size], dict[str, Any]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.patcher.load_device
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Any]:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded]
+        for prompt in new:
+            self._encoded[prompt] = encode_prompt(self.clip, prompt)
+        if new:  # the text encoder may have taken the model's place on the device
+            comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        return [self._encoded[prompt] for prompt in prompts]
+
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
+        batch = comfy.samplers.cond_cat([self._conds_for(cond, x) for cond in conds], device=x.device)
+        options = {
+            **self.patcher.model_options["transformer_options"],
+            "optimized_attention_override": differentiable_attention,
+            "cond_or_uncond": [0] * len(conds),
+            "sigmas": sigma,
+        }
+        return self.patcher.model.apply_model(x, sigma, transformer_options=options, **batch)
+
+    def _conds_for(self, cond: Any, x: Tensor) -> dict[str, Any]:
+        """The model's own inputs for one prompt and this latent size, such as pooled text and size embeddings."""
+        key = (id(cond), x.shape[1:])
+        if key not in self._model_conds:
+            self._model_conds[key] = self._make_conds(cond, x[:1].detach())
+        return self._model_conds[key]
+
+    @torch.no_grad()
+    def _make_conds(self, cond: Any, like: Tensor) -> dict[str, Any]:
+        entries = comfy.samplers.encode_model_conds(
+            self.patcher.model.extra_conds,
+            comfy.sampler_helpers.convert_cond(cond),
+            torch.zeros_like(like),
+            like.device,
+            "positive",
+            latent_image=torch.zeros_like(like),
+            denoise_mask=None,
+            seed=0,
+        )
+        return {name: value.process_cond(batch_size=1, area=None) for name, value in entries[0]["model_conds"].items()}
+
+    def sigmas(self, steps: int) -> Tensor:
+        return comfy.samplers.calculate_sigmas(self.model_sampling, "simple", steps).to(self.device)
+
+    def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        latent = empty_latent(self.patcher, width, height)
+        noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds]).to(self.device)
+        sigma_max = self.model_sampling.sigma_max.to(noise)
+        return self.model_sampling.noise_scaling(sigma_max, noise, torch.zeros_like(noise), max_denoise=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        return base_weights(self.patcher)
+
+    @contextmanager
+    def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
+        places = [self._functions(name) for name in deltas]
+        before = [getattr(module, functions) for module, functions in places]
+        try:
+            for (module, functions), delta in zip(places, deltas.values(), strict=True):
+                setattr(module, functions, [*getattr(module, functions), delta])
+            with training_mode():
+                yield
+        finally:
+            for (module, functions), value in zip(places, before, strict=True):
+                setattr(module, functions, value)
+
+    def _functions(self, name: str) -> tuple[nn.Module, str]:
+        """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
+        module, _, kind = self.names[name].rpartition(".")
+        return comfy.utils.get_attr(self.patcher.model, module), f"{kind}_function"
+
+
+def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """PyTorch's attention in place of kernels that have no backward."""
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Turns off the in-place kernels that some of ComfyUI's models use for inference."""
+    before = getattr(comfy.model_management, "in_training", False)
+    comfy.model_management.in_training = True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before
+
+
+def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
+    """ComfyUI's conditioning for a prompt, as CLIPTextEncode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
+    """A zero latent [1, C, H, W] for a picture of width x height pixels."""
+    latent_format = model.get_model_object("latent_format")
+    ratio = latent_format.spacial_downscale_ratio
+    return torch.zeros(1, latent_format.latent_channels, height // ratio, width // ratio)
+
+
+def patch_names(model: ModelPatcher) -> dict[str, str]:
+    """Patch name -> state-dict key of every weight that a patch may change.
+
+    U-Nets use diffusers' module names, as LoRA files do everywhere; other families use ComfyUI's generic names.
+    """
+    config = model.model.model_config.unet_config
+    diffusers = {f"diffusion_model.{key}": name for name, key in comfy.utils.unet_to_diffusers(config).items()}
+    names = {}
+    for key in model.model_state_dict("diffusion_model."):
+        module, _, kind = diffusers.get(key, key).rpartition(".")
+        owner = comfy.utils.get_attr(model.model, key.rpartition(".")[0])
+        if kind in ("weight", "bias") and hasattr(owner, f"{kind}_function"):
+            names[f"lora_unet_{module.replace('.', '_')}.{kind}" if key in diffusers else f"{module}.{kind}"] = key
+    return names
+
+
+def base_weights(model: ModelPatcher) -> dict[str, Tensor]:
+    """The checkpoint's own weights under their patch names, whatever patches the MODEL carries."""
+    originals = model.get_key_patches("diffusion_model.")
+    return {name: originals[key][0][0] for name, key in patch_names(model).items()}

@@ -1,0 +1,59 @@
+"""A private, trainable copy of the diffusion model that a MODEL holds."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+
+
+@contextmanager
+def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
+    """Yields a loaded copy with the patches of `model` baked in and ordinary tensors for weights.
+
+    Weights that the executor loaded are inference tensors, which have no backward, and the shared model may leave the
+    device at any time. Call under `torch.inference_mode(False)`. Raises ValueError when the model cannot be copied.
+    """
+    private = _reload(model) if model.is_dynamic() else _deepcopy(model)
+    if private.model.get_dtype_inference() == torch.float16:
+        private.set_model_compute_dtype(torch.float32)  # gradients underflow in fp16
+    private.model.requires_grad_(False)
+    try:
+        comfy.model_management.load_models_gpu([private], force_full_load=True)
+        private.model.requires_grad_(False)
+        yield private
+    finally:
+        comfy.model_management.unload_model_and_clones(private)
+
+
+def _reload(model: ModelPatcher) -> ModelPatcher:
+    """Dynamic VRAM maps weights lazily, so the file is read again."""
+    if model.cached_patcher_init is None:
+        raise ValueError(
+            "model: its loader cannot load it a second time, which training needs under dynamic VRAM; "
+            "use a stock loader, or start ComfyUI with --disable-dynamic-vram"
+        )
+    if "force_deepcopy" in inspect.signature(model.clone).parameters:
+        return model.clone(disable_dynamic=True, force_deepcopy=True)
+    return model.clone(disable_dynamic=True)
+
+
+def _deepcopy(model: ModelPatcher) -> ModelPatcher:
+    # model_config answers any attribute with None, which breaks copy's probes; it is shared instead.
+    shared = model.model
+    memo: dict[int, Any] = {id(shared.model_config): shared.model_config}
+    if shared.current_patcher is not None:
+        memo[id(shared.current_patcher)] = None
+    own = copy.deepcopy(shared, memo)
+    # Another clone's patches may be applied to the shared weights now: take the originals with us and undo them.
+    backup = {key: entry._replace(weight=entry.weight.clone()) for key, entry in model.backup.items()}
+    buffers = {key: buffer.clone() for key, buffer in model.backup_buffers.items()}
+    private = model.clone(model_override=(own, (backup, buffers, dict(model.object_patches_backup), set())))
+    private.unpatch_model(private.offload_device)
+    return private

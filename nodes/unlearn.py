@@ -1,0 +1,150 @@
+"""Unlearn Concept: train a patch that makes a MODEL forget."""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from ..unlearning_core.methods import METHODS
+from ..unlearning_core.model import SELECTIONS
+from ..unlearning_core.prompts import Prompts
+from ..unlearning_core.train import Progress, Settings, unlearn
+from .model import ComfyModel
+from .patches import apply_patch
+from .private import private_copy
+from .types import UnlearningPatch
+
+METHOD_DEFAULT = "method default"
+SETTINGS = {spec.name: spec for spec in fields(Settings) if spec.metadata}
+
+
+class UnlearnConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        methods = [
+            io.DynamicCombo.Option(name, [number_input(spec) for spec in fields(method.options_type)])
+            for name, method in METHODS.items()
+        ]
+        return io.Schema(
+            node_id="UnlearnConcept",
+            display_name="Unlearn Concept",
+            category="unlearning",
+            description=(
+                "Trains the model to forget: what the forget prompts drew is overwritten or erased, what the retain "
+                "prompts draw is held. Gives the patched MODEL and the patch. The MODEL that comes in stays as it is; "
+                "LoRAs on it count as part of the base."
+            ),
+            search_aliases=["unlearning", "erase concept", "forget", "concept erasure", "ESD", "OVW", "remove concept"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base. Any eps-, v- or flow-prediction model."),
+                io.Clip.Input("clip", tooltip="The text encoder that goes with the model."),
+                io.String.Input(
+                    "forget_prompts",
+                    multiline=True,
+                    default="a cat face",
+                    tooltip="What to forget: one prompt a line, worded as it would be used.",
+                ),
+                io.String.Input(
+                    "overwrite_prompt",
+                    multiline=True,
+                    default="",
+                    tooltip="What OVW draws instead: one line for all forget prompts, or one line each. "
+                    "Empty is the empty prompt. ESD does not push towards it.",
+                ),
+                io.String.Input(
+                    "retain_prompts",
+                    multiline=True,
+                    default="",
+                    tooltip="What L_help holds: one prompt a line. The empty prompt and the overwrite prompts are "
+                    "always held too. Not used when help_weight is 0.",
+                ),
+                io.DynamicCombo.Input("method", options=methods, tooltip="The unlearning objective, with its options."),
+                number_input(SETTINGS["steps"]),
+                number_input(SETTINGS["learning_rate"]),
+                io.Combo.Input(
+                    "weights",
+                    options=[METHOD_DEFAULT, *SELECTIONS],
+                    default=METHOD_DEFAULT,
+                    tooltip="Weights to train. For ESD: cross_attention is ESD-x, cross_attention_kv ESD-x-strict, "
+                    "not_cross_attention ESD-u, all ESD-all.",
+                ),
+                number_input(SETTINGS["rank"]),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip=tooltip(SETTINGS["seed"]),
+                ),
+                number_input(SETTINGS["width"]),
+                number_input(SETTINGS["height"]),
+                *(
+                    number_input(SETTINGS[name], advanced=True)
+                    for name in ("batch_size", "runs", "run_steps", "run_cfg")
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with the patch at strength 1."),
+                UnlearningPatch.Output(display_name="PATCH", tooltip="The trained change, to save."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, forget_prompts: str | None = None, overwrite_prompt: str | None = None, retain_prompts: str | None = None
+    ) -> bool | str:
+        if forget_prompts is None:  # linked: checked when it runs
+            return True
+        try:
+            Prompts.parse(forget_prompts, overwrite_prompt or "", retain_prompts or "")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        forget_prompts: str,
+        overwrite_prompt: str,
+        retain_prompts: str,
+        method: dict[str, Any],
+        weights: str,
+        **settings: Any,
+    ) -> io.NodeOutput:
+        prompts = Prompts.parse(forget_prompts, overwrite_prompt, retain_prompts)
+        kind = METHODS[method["method"]]
+        options = kind.options_type(**{key: value for key, value in method.items() if key != "method"})
+        chosen = Settings(weights=kind.weights if weights == METHOD_DEFAULT else weights, **settings)
+        bar = comfy.utils.ProgressBar(1)
+
+        def on_progress(progress: Progress) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(progress.done, progress.total)
+
+        with torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
+            patch = unlearn(ComfyModel(private, clip), kind(options), prompts, chosen, on_progress)
+        return io.NodeOutput(apply_patch(model, patch, 1.0), patch)
+
+
+def number_input(spec: Field[Any], advanced: bool | None = None) -> Any:
+    """The widget of a numeric option: its range, default and tooltip come from the library."""
+    kind: Any = io.Int if isinstance(spec.default, int) else io.Float
+    low, high, step = (spec.metadata[key] for key in ("low", "high", "step"))
+    extra = {} if kind is io.Int else {"round": False}
+    return kind.Input(
+        spec.name, default=spec.default, min=low, max=high, step=step, tooltip=tooltip(spec), advanced=advanced, **extra
+    )
+
+
+def tooltip(spec: Field[Any]) -> str:
+    """The option's help with its range."""
+    low, high, text = (spec.metadata[key] for key in ("low", "high", "help"))
+    return f"{text[0].upper()}{text[1:]}. Range {low} to {high}."

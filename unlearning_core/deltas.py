@@ -1,0 +1,75 @@
+"""Trainable changes of frozen weights, full or low rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class FullDelta(nn.Module):
+    """`weight + diff`, with a diff of the weight's own shape."""
+
+    def __init__(self, weight: Tensor, device: torch.device) -> None:
+        super().__init__()
+        self.diff = nn.Parameter(torch.zeros(weight.shape, device=device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.diff.to(weight)
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """LoRA-file keys: `<module>.diff` for a weight, `<module>.diff_b` for a bias."""
+        module, kind = name.rsplit(".", 1)
+        return {f"{module}.{'diff' if kind == 'weight' else 'diff_b'}": self.diff}
+
+
+class LowRankDelta(nn.Module):
+    """`weight + up @ down` (Hu et al. 2021, LoRA) with alpha equal to the rank, so that strength 1 is the trained change."""
+
+    def __init__(self, weight: Tensor, rank: int, device: torch.device, generator: torch.Generator) -> None:
+        super().__init__()
+        down = torch.randn(rank, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
+        self.down = nn.Parameter(down.to(device))
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, *[1] * (weight.ndim - 2), device=device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + torch.mm(self.up.flatten(1), self.down.flatten(1)).reshape(weight.shape).to(weight)
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """LoRA-file keys: `.lora_up.weight`, `.lora_down.weight` and `.alpha` of the module."""
+        module = name.removesuffix(".weight")
+        alpha = torch.tensor(float(self.down.shape[0]))
+        return {f"{module}.lora_up.weight": self.up, f"{module}.lora_down.weight": self.down, f"{module}.alpha": alpha}
+
+
+class FixedDelta(nn.Module):
+    """`weight + strength * change`, for a finished patch."""
+
+    def __init__(self, change: Tensor, strength: float) -> None:
+        super().__init__()
+        self.change, self.strength = change, strength
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.strength * self.change.to(weight)
+
+
+Delta = FullDelta | LowRankDelta
+
+
+def make_deltas(weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device) -> dict[str, Delta]:
+    """Zero deltas on `device` for `weights`: full ones for rank 0, else LoRA pairs, for which biases and norms are left out.
+
+    Raises ValueError when rank > 0 and none of the weights is a matrix.
+    """
+    if rank == 0:
+        return {name: FullDelta(weight, device) for name, weight in weights.items()}
+    generator = torch.Generator().manual_seed(seed)
+    matrices = {name: weight for name, weight in weights.items() if weight.ndim >= 2}
+    if not matrices:
+        raise ValueError("rank: the selected weights are all vectors, which have no low rank; set rank to 0")
+    return {
+        name: LowRankDelta(weight, min(rank, weight.shape[0], weight[0].numel()), device, generator)
+        for name, weight in matrices.items()
+    }
+

@@ -1,0 +1,41 @@
+"""ESD: under the forget prompt, predict away from what the base predicts under it.
+
+    L = ||e(x, c_f) - [e0(x, "") - eta * (e0(x, c_f) - e0(x, ""))]||^2
+
+Gandikota et al., "Erasing Concepts from Diffusion Models" (arXiv 2303.07345), equation 6. Their variants are weights
+to train: ESD-x is cross_attention, ESD-u not_cross_attention, ESD-all all, ESD-x-strict cross_attention_kv.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..bank import Batch
+from .base import Options, option
+
+
+@dataclass(frozen=True)
+class EsdOptions(Options):
+    """Options of ESD."""
+
+    eta: float = option(1.0, 0.0, 10.0, "how far to push away from the concept; 0 maps it to the empty prompt")
+
+
+class Esd:
+    """The ESD objective."""
+
+    label: ClassVar[str] = "ESD (erase)"
+    options_type: ClassVar[type[Options]] = EsdOptions
+    weights: ClassVar[str] = "cross_attention"
+    follows_overwrite: ClassVar[bool] = False
+
+    def __init__(self, options: EsdOptions) -> None:
+        self.options = options
+
+    def forget_loss(self, e: Tensor, forget: Batch) -> Tensor:
+        target = forget.e_uncond - self.options.eta * (forget.e_cond - forget.e_uncond)
+        return F.mse_loss(e, target)

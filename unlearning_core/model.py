@@ -1,0 +1,82 @@
+"""The seam: everything that an objective or the bank may ask of a diffusion model.
+
+k-diffusion's convention, which ComfyUI shares: `x` is the noisy latent at noise level `sigma`, a model returns the
+denoised latent `x0`, and the noise prediction is `(x - x0) / sigma`. For eps-prediction and v-prediction that is the
+noise, for flow matching it is the velocity, so a loss is written once for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Cond = Any  # one encoded prompt, in the host's own form
+
+
+class DiffusionModel(Protocol):
+    """A text-to-image model whose frozen weights can be read, and perturbed for as long as deltas are attached."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents and deltas live."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> list[Cond]:
+        """One conditioning for each prompt."""
+        ...
+
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
+        """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable."""
+        ...
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The model's noise levels for `steps` sampling steps: [steps + 1], falling, the last one 0."""
+        ...
+
+    def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        """Pure-noise latents [len(seeds), C, H, W] at the highest sigma; size in pixels."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every frozen weight of the denoiser under its patch name: `<module>.weight` or `<module>.bias`."""
+        ...
+
+    def attach(self, deltas: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
+        """Within the context, the weight `name` is `deltas[name](weight)`; after it, everything is as before."""
+        ...
+
+
+def noise_prediction(model: DiffusionModel, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
+    """`(x - x0) / sigma` for x [B, C, H, W], sigma [B]."""
+    return (x - model.predict_x0(x, sigma, conds)) / sigma.view(-1, *[1] * (x.ndim - 1))
+
+
+# Patch names with every "." as "_". The text stream of a DiT block plays the part of cross-attention.
+_CROSS_ATTENTION = r"_attn2_|_txt_attn_|_context_block_attn_|_attn_add_"
+_CROSS_ATTENTION_KV = r"_attn2_to_[kv]_|_txt_attn_qkv_|_context_block_attn_qkv_|_attn_add_[kv]_proj_"
+_ATTENTION = rf"{_CROSS_ATTENTION}|_attn\d?_|_img_attn_"
+
+SELECTIONS: dict[str, str] = {
+    "cross_attention_kv": _CROSS_ATTENTION_KV,
+    "cross_attention": _CROSS_ATTENTION,
+    "attention": _ATTENTION,
+    "not_cross_attention": rf"^(?!.*(?:{_CROSS_ATTENTION}))",
+    "all": "",
+}
+
+
+def select(names: Sequence[str], selection: str) -> list[str]:
+    """The sorted names that belong to `selection`, one of SELECTIONS.
+
+    Raises ValueError when the model has no such weights.
+    """
+    pattern = re.compile(SELECTIONS[selection])
+    chosen = sorted(name for name in names if pattern.search("_" + name.replace(".", "_")))
+    if not chosen:
+        raise ValueError(f"weights to train: this model has no {selection!r} weights; choose 'attention' or 'all'")
+    return chosen

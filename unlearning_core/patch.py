@@ -1,0 +1,156 @@
+"""The result: weight deltas and a record of how they were made, in one safetensors file that stock LoRA loaders open."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from . import __version__
+from .fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    from .methods import GradientMethod
+    from .prompts import Prompts
+    from .train import Settings
+
+KEY = "unlearning"  # of the record in the file's __metadata__
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a patch was made."""
+
+    method: str  # its name in the registry
+    options: dict[str, float]
+    forget: list[str]
+    overwrite: list[str]
+    retain: list[str]
+    settings: dict[str, Any]
+    base: Fingerprint
+    versions: dict[str, str]
+    integrity: dict[str, Any] | None = None  # the metric's summary, once measured
+
+    @classmethod
+    def of(cls, method: GradientMethod, prompts: Prompts, settings: Settings, base: Fingerprint) -> Record:
+        from .methods import METHODS
+
+        name = next(name for name, kind in METHODS.items() if isinstance(method, kind))
+        lists = {part: list(getattr(prompts, part)) for part in ("forget", "overwrite", "retain")}
+        versions = {"unlearning": __version__, "torch": torch.__version__}
+        return cls(name, asdict(method.options), **lists, settings=asdict(settings), base=base, versions=versions)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The header: this record as JSON, and the modelspec keys that other tools show."""
+        forgotten = ", ".join(self.forget)
+        return {
+            KEY: json.dumps(asdict(self), sort_keys=True),
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.title": f"{self.method} forgets {forgotten}"[:200],
+            "modelspec.description": f"Unlearning patch: {self.method}, forgets {forgotten}",
+            "modelspec.implementation": "comfyui-unlearning",
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        fields = json.loads(text)
+        return cls(**{**fields, "base": Fingerprint(**fields["base"])})
+
+
+@dataclass(frozen=True)
+class UnlearningPatch:
+    """Deltas under LoRA-file keys (`.diff`, `.diff_b`, `.lora_up.weight`, `.lora_down.weight`, `.alpha`), on the CPU."""
+
+    tensors: dict[str, Tensor]
+    record: Record
+
+    def save(self, path: Path) -> None:
+        """Writes the file in one move, the same bytes for the same patch."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+        try:
+            partial.write_bytes(_sorted_header(save(self.tensors, self.record.to_metadata())))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> UnlearningPatch:
+        """Reads a file that `save` wrote.
+
+        Raises ValueError when it is no safetensors file, is cut short, or was not made by this project.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"patch file {path.name}: {_what_is_wrong(path)} ({error})") from error
+        if KEY not in metadata:
+            raise ValueError(
+                f"patch file {path.name}: it holds no unlearning record; for other LoRA files use the LoRA loader"
+            )
+        return cls(tensors, Record.from_json(metadata[KEY]))
+
+    def changes(self) -> dict[str, Tensor]:
+        """The full change of each weight at strength 1, under its patch name."""
+        changes = {}
+        for key, tensor in self.tensors.items():
+            module = module_of(key)
+            if key.endswith(".diff"):
+                changes[f"{module}.weight"] = tensor
+            elif key.endswith(".diff_b"):
+                changes[f"{module}.bias"] = tensor
+            elif key.endswith(".lora_up.weight"):
+                down, alpha = self.tensors[f"{module}.lora_down.weight"], self.tensors[f"{module}.alpha"]
+                product = (alpha / len(down)) * torch.mm(tensor.flatten(1), down.flatten(1))
+                changes[f"{module}.weight"] = product.reshape(len(tensor), *down.shape[1:])
+        return changes
+
+    def with_integrity(self, summary: dict[str, Any]) -> UnlearningPatch:
+        """The same patch with the metric's summary in its record."""
+        return UnlearningPatch(self.tensors, replace(self.record, integrity=summary))
+
+    def check_base(self, weights: Mapping[str, Tensor]) -> None:
+        """Raises ValueError when `weights` are not those of the base that the patch was trained on."""
+        difference = self.record.base.difference(Fingerprint.of(weights))
+        if difference:
+            raise ValueError(
+                f"patch for {', '.join(self.record.forget)}: it was trained on another base model than this one "
+                f"({difference}); load the base that it was made for, or switch the base check off"
+            )
+
+
+def module_of(key: str) -> str:
+    """The module that a patch tensor changes: `lora_unet_….to_k` for `lora_unet_….to_k.lora_up.weight`."""
+    return re.sub(r"\.(diff|diff_b|alpha|lora_(up|down)\.weight)$", "", key)
+
+
+def _what_is_wrong(path: Path) -> str:
+    """A message for a file that safetensors refused."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return "this is a pickle with another name, which can run code when opened; it was not opened"
+    return "this is not a safetensors file, or it was cut short; copy or make it again"
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors bytes with the metadata in key order, which the library leaves to chance."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]

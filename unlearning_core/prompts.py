@@ -1,0 +1,62 @@
+"""What to forget, what to draw instead and what to keep, as prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def lines(text: str) -> tuple[str, ...]:
+    """The prompts of a text box: one a line, without blank lines and outer spaces."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def check_measured(retain: Sequence[str], forget: Sequence[str]) -> None:
+    """Raises ValueError when there is nothing to measure, or a prompt is to be both kept and forgotten."""
+    if not retain:
+        raise ValueError("retain prompts: empty; write at least one prompt that should stay as it was, one a line")
+    _check_apart(forget, retain)
+
+
+def _check_apart(forget: Sequence[str], retain: Sequence[str]) -> None:
+    forgotten = {prompt.casefold() for prompt in forget}
+    both = [prompt for prompt in retain if prompt.casefold() in forgotten]
+    if both:
+        raise ValueError(f"retain prompts: {both[0]!r} is a forget prompt too; remove it from one of the two")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one unlearning run.
+
+    `overwrite` has one prompt for all forget prompts, or one for each; the empty prompt is a valid target. Raises
+    ValueError when there is no forget prompt, the counts do not match, or a prompt is to be forgotten and retained.
+    """
+
+    forget: tuple[str, ...]
+    overwrite: tuple[str, ...] = ("",)
+    retain: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not any(self.forget):
+            raise ValueError("forget prompts: empty; write at least one prompt to forget, one a line")
+        if len(self.overwrite) not in (1, len(self.forget)):
+            raise ValueError(
+                f"overwrite prompt: {len(self.overwrite)} lines for {len(self.forget)} forget prompts; "
+                "write one line for all of them, or one line each"
+            )
+        _check_apart(self.forget, self.retain)
+        same = [forget for forget, overwrite in self.pairs if forget.casefold() == overwrite.casefold()]
+        if same:
+            raise ValueError(f"overwrite prompt: {same[0]!r} would be overwritten by itself; write another prompt")
+
+    @classmethod
+    def parse(cls, forget: str, overwrite: str, retain: str) -> Prompts:
+        """From the texts of three boxes, one prompt a line; an empty overwrite box is the empty prompt."""
+        return cls(lines(forget), lines(overwrite) or ("",), lines(retain))
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(forget prompt, overwrite prompt) for each forget prompt."""
+        overwrite = self.overwrite * len(self.forget) if len(self.overwrite) == 1 else self.overwrite
+        return tuple(zip(self.forget, overwrite, strict=True))

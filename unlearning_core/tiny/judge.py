@@ -1,0 +1,162 @@
+"""Which concept and style of the shipped model's world a picture shows: the nearest reference in AlexNet's features.
+
+`python -m unlearning_core.tiny.judge --icons DIR` makes the references again from freshly drawn training pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from ..metrics.backbones import save_atomically
+from ..metrics.lpips import Lpips
+from .world import CONCEPTS, STYLES, parse
+
+log = logging.getLogger(__name__)
+
+REFERENCES = Path(__file__).parent / "model" / "judge.safetensors"
+PICTURES_EACH = 48  # of every (concept, style)
+LAYERS = (1, 2)  # AlexNet's second and third ReLU: they see shape and hand, and still read soft pictures
+GRID = 3  # cells a side that a layer's activations are averaged in, so that small shifts don't matter
+BATCH_SIZE = 32
+
+Kind = Literal["concept", "style"]
+
+
+class Verdict(NamedTuple):
+    """What a picture shows."""
+
+    concept: str
+    style: str
+
+
+class Accuracy(NamedTuple):
+    """Share of pictures that show what their prompt names, each in 0..1."""
+
+    concept: float
+    style: float
+
+
+class Judge:
+    """Finds the (concept, style) whose mean training picture is nearest, by the cosine of centred features.
+
+    AlexNet's weights are loaded at the first verdict, and looked for in `folders` first (see `backbones.load_features`,
+    whose errors that verdict raises).
+    """
+
+    def __init__(
+        self, references: Tensor, concepts: Sequence[str], styles: Sequence[str], folders: Sequence[Path] = ()
+    ) -> None:
+        """`references` [concepts, styles, D]: the mean features of each (concept, style)."""
+        self._labels = [Verdict(concept, style) for concept in concepts for style in styles]
+        flat = references.float().flatten(0, 1)
+        self._centre = flat.mean(0)
+        self._references = F.normalize(flat - self._centre, dim=1)
+        self._folders = folders
+
+    @classmethod
+    def load(cls, path: Path = REFERENCES, folders: Sequence[Path] = ()) -> Judge:
+        """A judge from the file that `make_references` wrote. Raises FileNotFoundError when it is not there."""
+        with safe_open(path, "pt") as file:
+            names = {key: json.loads(value) for key, value in file.metadata().items()}
+            return cls(file.get_tensor("references"), names["concepts"], names["styles"], folders)
+
+    def verdicts(self, pictures: Tensor) -> list[Verdict]:
+        """What each of the pictures [B, H, W, 3] in 0..1 shows."""
+        nearest = [(batch - self._centre) @ self._references.T for batch in _features(self._alexnet, pictures)]
+        return [self._labels[index] for index in torch.cat(nearest).argmax(1).tolist()]
+
+    def forgotten(self, prompts: Sequence[str]) -> tuple[Kind, str]:
+        """What is to be forgotten: the concept that all forget prompts name, or else the style that all of them name.
+
+        Raises ValueError when they have neither in common.
+        """
+        named = [parse(prompt) for prompt in prompts]
+        concepts, styles = ({words[column] for words in named} for column in (0, 1))
+        if len(concepts) == 1 and (concept := concepts.pop()):
+            return "concept", concept
+        if len(styles) == 1 and (style := styles.pop()):
+            return "style", style
+        raise ValueError(
+            f"the forget prompts {list(prompts)} share no concept and no style that the judge knows: "
+            f"name one of {', '.join(CONCEPTS)}, or one of {', '.join(STYLES)}, in all of them"
+        )
+
+    def unlearning_accuracy(self, pictures: Tensor, prompts: Sequence[str]) -> float:
+        """Share of pictures [B, H, W, 3] in 0..1 that do not show what `prompts`, the forget prompts, name in common.
+
+        Raises ValueError as `forgotten` does.
+        """
+        kind, name = self.forgotten(prompts)
+        verdicts = self.verdicts(pictures)
+        return sum(getattr(verdict, kind) != name for verdict in verdicts) / len(verdicts)
+
+    def accuracy(self, pictures: Tensor, prompts: Sequence[str]) -> Accuracy:
+        """Share of pictures [B, H, W, 3] in 0..1 that show the concept, and the style, that their own prompts name.
+
+        Raises ValueError when there is not one prompt for each picture, naming a concept and a style.
+        """
+        named = [parse(prompt) for prompt in prompts]
+        vague = [prompt for prompt, words in zip(prompts, named, strict=True) if None in words]
+        if vague:
+            raise ValueError(f"accuracy needs prompts that name a concept and a style; {vague[0]!r} does not")
+        if len(named) != len(pictures):
+            raise ValueError(f"accuracy needs one prompt for each picture, got {len(named)} for {len(pictures)}")
+        hits = [(v.concept == c, v.style == s) for v, (c, s) in zip(self.verdicts(pictures), named, strict=True)]
+        return Accuracy(*(sum(column) / len(hits) for column in zip(*hits, strict=True)))
+
+    @cached_property
+    def _alexnet(self) -> Lpips:
+        return Lpips("alex", self._folders)
+
+
+def make_references(pictures: Tensor, path: Path = REFERENCES, folders: Sequence[Path] = ()) -> None:
+    """Writes the mean features of uint8 pictures [concepts, styles, count, H, W, 3], in the world's order, as fp16."""
+    flat = pictures.flatten(0, 2)
+    features = torch.cat([*_features(Lpips("alex", folders), flat)])
+    references = features.view(*pictures.shape[:3], -1).mean(2).half()
+    names = {"concepts": json.dumps([*CONCEPTS]), "styles": json.dumps([*STYLES])}
+    save_atomically({"references": references}, path, names)
+
+
+def _features(alexnet: Lpips, pictures: Tensor) -> Iterator[Tensor]:
+    """[B, H, W, 3], uint8 or in 0..1 -> batches [b, D] of unit length.
+
+    The square root keeps a few strong channels from deciding alone (as RootSIFT does, Arandjelovic and Zisserman 2012).
+    """
+    for batch in pictures.split(BATCH_SIZE):
+        activations = alexnet.activations(batch / 255 if batch.dtype == torch.uint8 else batch)
+        pooled = [F.adaptive_avg_pool2d(activations[layer], GRID).flatten(1).sqrt() for layer in LAYERS]
+        yield F.normalize(torch.cat([F.normalize(values, dim=1) for values in pooled], dim=1), dim=1)
+
+
+def main() -> None:
+    """Makes the references, then judges as many new pictures."""
+    from .pictures import fetch_icons, training_pictures
+    from .world import prompts
+
+    parser = argparse.ArgumentParser(description="Make the references of the shipped model's judge.")
+    parser.add_argument("--icons", type=Path, required=True, help="folder for the icon sets, which npm fetches")
+    parser.add_argument("--out", type=Path, default=REFERENCES)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    icons = fetch_icons(args.icons)
+    make_references(torch.from_numpy(training_pictures(icons, PICTURES_EACH)), args.out)
+    unseen = torch.from_numpy(training_pictures(icons, PICTURES_EACH, seed=1)).flatten(0, 2) / 255
+    captions = [caption for caption in prompts() for _ in range(PICTURES_EACH)]
+    accuracy = Judge.load(args.out).accuracy(unseen, captions)
+    log.info("%s: concept %.4f, style %.4f on %d new pictures", args.out, *accuracy, len(unseen))
+
+
+if __name__ == "__main__":
+    main()
