@@ -118,7 +118,7 @@ class World:
             height=SAMPLING.height,
             weights=variant.weights,
         )
-        return unlearn(self.model, kind(kind.options_type(**variant.options)), task.prompts, settings)
+        return unlearn(self.model, kind(**variant.options), task.prompts, settings)
 
     def measure(self, task: Task, patch: UnlearningPatch) -> Retention:
         result, _ = measure(
@@ -150,17 +150,19 @@ def page(rows: Sequence[tuple[Task, Variant, list[dict[str, Any]]]]) -> str:
     lines = [
         "# What forgetting costs",
         "",
-        "Written by `python -m benchmarks.integrity` on the shipped model. Each figure is the mean over training seeds,",
-        "with the lowest and highest in brackets. I: mean LPIPS (alex, 128 px, fp32) over held-out retain prompts times",
-        "two seeds. UA: share of 48 forget pictures that no longer show the concept (nearest-picture judge). Forget",
-        f"distance: mean LPIPS of the forget pictures. Sampling: {SAMPLING.settings()}.",
+        "Written by `python -m benchmarks.integrity` on the shipped model. Each figure is the mean over training",
+        "seeds, with the lowest and highest in brackets. I: mean LPIPS (alex, 128 px, fp32) over held-out retain",
+        "prompts times two seeds. UA: share of 48 forget pictures that no longer show the concept (nearest-picture",
+        f"judge). Forget distance: mean LPIPS of the forget pictures. Sampling: {SAMPLING.settings()}.",
         "",
     ]
     for name in dict.fromkeys(task.name for task, _, _ in rows):
         lines += [f"## {name}", "", "| variant | UA | I | forget distance | seconds |", "|---|---|---|---|---|"]
         for task, variant, runs in rows:
             if task.name == name:
-                cells = " | ".join(cell([run[key] for run in runs]) for key in ("UA", "I", "forget distance", "seconds"))
+                cells = " | ".join(
+                    cell([run[key] for run in runs]) for key in ("UA", "I", "forget distance", "seconds")
+                )
                 lines.append(f"| {variant.name} | {cells} |")
         lines.append("")
     return "\n".join(lines)

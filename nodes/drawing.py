@@ -32,7 +32,7 @@ class Drawing:
     cfg: float
     width: int
     height: int
-    on_step: Callable[[], None]  # called for every picture and sampling step
+    on_step: Callable[[int], None]  # told after each sampling step for how many pictures it was
 
     def draw(self, model: ModelPatcher, shots: Sequence[tuple[str, int]]) -> Tensor:
         """Pictures [len(shots), H, W, 3] in 0..1 on the CPU."""
@@ -60,7 +60,7 @@ class Drawing:
             joined([conds[prompt] for prompt, _ in shots]),
             conds[""],
             latent.repeat(len(shots), *[1] * (latent.ndim - 1)),
-            callback=lambda *_: [self.on_step() for _ in shots],
+            callback=lambda *_: self.on_step(len(shots)),
             disable_pbar=True,
             seed=shots[0][1],
         )

@@ -73,10 +73,16 @@ class RetentionMetric(io.ComfyNode):
                     max=1000,
                     tooltip="Pictures for each forget prompt, with seeds from `seed` upwards. Range 1 to 1000.",
                 ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip="As in KSampler."),
-                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal", tooltip="As in KSampler."),
+                io.Combo.Input(
+                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip="As in KSampler."
+                ),
+                io.Combo.Input(
+                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal", tooltip="As in KSampler."
+                ),
                 io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps. Range 1 to 1000."),
-                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."),
+                io.Float.Input(
+                    "cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."
+                ),
                 io.Int.Input("width", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
                 io.Int.Input("height", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
                 UnlearningJudge.Input(
@@ -142,9 +148,9 @@ class RetentionMetric(io.ComfyNode):
         check_measured(retain, forget)
         bar = comfy.utils.ProgressBar(count_shots(retain, forget, seeds, forget_seeds) * steps)
 
-        def on_step() -> None:
+        def on_step(pictures: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update(1)
+            bar.update(pictures)
 
         drawing = Drawing(clip, vae, sampler_name, scheduler, steps, cfg, width, height, on_step)
         lpips = Lpips(BACKBONE, lpips_folders(), device=comfy.model_management.get_torch_device())

@@ -12,7 +12,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
-from ..unlearning_core.patch import module_of
 from .model import base_weights
 from .types import UnlearningPatch
 

@@ -27,7 +27,7 @@ class UnlearnConcept(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         methods = [
-            io.DynamicCombo.Option(name, [number_input(spec) for spec in fields(method.options_type)])
+            io.DynamicCombo.Option(name, [number_input(spec) for spec in fields(method)])
             for name, method in METHODS.items()
         ]
         return io.Schema(
@@ -121,7 +121,7 @@ class UnlearnConcept(io.ComfyNode):
     ) -> io.NodeOutput:
         prompts = Prompts.parse(forget_prompts, overwrite_prompt, retain_prompts)
         kind = METHODS[method["method"]]
-        options = kind.options_type(**{key: value for key, value in method.items() if key != "method"})
+        objective = kind(**{key: value for key, value in method.items() if key != "method"})
         chosen = Settings(weights=kind.weights if weights == METHOD_DEFAULT else weights, **settings)
         bar = comfy.utils.ProgressBar(1)
 
@@ -130,7 +130,7 @@ class UnlearnConcept(io.ComfyNode):
             bar.update_absolute(progress.done, progress.total)
 
         with torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
-            patch = unlearn(ComfyModel(private, clip), kind(options), prompts, chosen, on_progress)
+            patch = unlearn(ComfyModel(private, clip), objective, prompts, chosen, on_progress)
         return io.NodeOutput(apply_patch(model, patch, 1.0), patch)
 
 

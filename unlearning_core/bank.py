@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -150,7 +151,7 @@ def _sample_batch(
     guide_mask = guided_by_overwrite.to(x.device).view(-1, *[1] * (x.ndim - 1))
 
     kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in pairwise(sigmas):
         sigma_batch = sigma.expand(len(runs))
         e_cond = noise_prediction(model, x, sigma_batch, conds)
         e_uncond = noise_prediction(model, x, sigma_batch, unconds)
@@ -159,5 +160,7 @@ def _sample_batch(
         guide = torch.where(guide_mask, e_overwrite, e_cond)
         x = x + (sigma_next - sigma) * (e_uncond + cfg * (guide - e_uncond))
         on_step()
-    x_all, e_cond_all, e_uncond_all, e_overwrite_all = (torch.stack(column, dim=1) for column in zip(*kept, strict=True))
+    x_all, e_cond_all, e_uncond_all, e_overwrite_all = (
+        torch.stack(column, dim=1) for column in zip(*kept, strict=True)
+    )
     return Trajectories(x_all, sigmas[:-1], conds, e_cond_all, e_uncond_all, e_overwrite_all)

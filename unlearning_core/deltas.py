@@ -25,7 +25,7 @@ class FullDelta(nn.Module):
 
 
 class LowRankDelta(nn.Module):
-    """`weight + up @ down` (Hu et al. 2021, LoRA) with alpha equal to the rank, so that strength 1 is the trained change."""
+    """`weight + up @ down` (LoRA, Hu et al. 2021) with alpha equal to the rank, so strength 1 is the trained change."""
 
     def __init__(self, weight: Tensor, rank: int, device: torch.device, generator: torch.Generator) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ Delta = FullDelta | LowRankDelta
 
 
 def make_deltas(weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device) -> dict[str, Delta]:
-    """Zero deltas on `device` for `weights`: full ones for rank 0, else LoRA pairs, for which biases and norms are left out.
+    """Zero deltas on `device` for `weights`: full ones for rank 0, else LoRA pairs for those that are matrices.
 
     Raises ValueError when rank > 0 and none of the weights is a matrix.
     """
@@ -72,4 +72,3 @@ def make_deltas(weights: Mapping[str, Tensor], rank: int, seed: int, device: tor
         name: LowRankDelta(weight, min(rank, weight.shape[0], weight[0].numel()), device, generator)
         for name, weight in matrices.items()
     }
-

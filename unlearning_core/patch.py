@@ -1,4 +1,4 @@
-"""The result: weight deltas and a record of how they were made, in one safetensors file that stock LoRA loaders open."""
+"""The result: weight deltas and how they were made, in one safetensors file that stock LoRA loaders open."""
 
 from __future__ import annotations
 
@@ -47,9 +47,16 @@ class Record:
         from .methods import METHODS
 
         name = next(name for name, kind in METHODS.items() if isinstance(method, kind))
-        lists = {part: list(getattr(prompts, part)) for part in ("forget", "overwrite", "retain")}
-        versions = {"unlearning": __version__, "torch": torch.__version__}
-        return cls(name, asdict(method.options), **lists, settings=asdict(settings), base=base, versions=versions)
+        return cls(
+            method=name,
+            options=asdict(method),
+            forget=list(prompts.forget),
+            overwrite=list(prompts.overwrite),
+            retain=list(prompts.retain),
+            settings=asdict(settings),
+            base=base,
+            versions={"unlearning": __version__, "torch": torch.__version__},
+        )
 
     def to_metadata(self) -> dict[str, str]:
         """The header: this record as JSON, and the modelspec keys that other tools show."""
@@ -70,7 +77,7 @@ class Record:
 
 @dataclass(frozen=True)
 class UnlearningPatch:
-    """Deltas under LoRA-file keys (`.diff`, `.diff_b`, `.lora_up.weight`, `.lora_down.weight`, `.alpha`), on the CPU."""
+    """CPU tensors under LoRA-file keys: `.diff`, `.diff_b`, `.lora_up.weight`, `.lora_down.weight`, `.alpha`."""
 
     tensors: dict[str, Tensor]
     record: Record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def _draw_batch(model: DiffusersModel, shots: Sequence[tuple[str, int]], samplin
     unconds = model.encode([""]) * len(shots)
     sigmas = model.sigmas(sampling.steps)
     x = model.noise([seed for _, seed in shots], sampling.width, sampling.height)
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in pairwise(sigmas):
         e_uncond, e_cond = noise_prediction(
             model, torch.cat([x, x]), sigma.expand(2 * len(shots)), unconds + conds
         ).chunk(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from .bank import Bank, Run, Trajectories, forget_runs, retain_runs, sample_traj
 from .deltas import Delta, make_deltas
 from .fingerprint import Fingerprint
 from .methods import GradientMethod
-from .methods.base import option
+from .methods.base import check_ranges, option
 from .model import SELECTIONS, DiffusionModel, noise_prediction, select
 from .patch import Record, UnlearningPatch
 from .prompts import Prompts
@@ -35,11 +35,7 @@ class Settings:
     weights: str = "cross_attention_kv"
 
     def __post_init__(self) -> None:
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            if spec.metadata and not spec.metadata["low"] <= value <= spec.metadata["high"]:
-                low, high = spec.metadata["low"], spec.metadata["high"]
-                raise ValueError(f"{spec.name}: {value} is out of range; choose {low} to {high}")
+        check_ranges(self)
         if self.weights not in SELECTIONS:
             raise ValueError(f"weights: {self.weights!r} is unknown; choose one of {', '.join(SELECTIONS)}")
 
@@ -67,7 +63,7 @@ def unlearn(
     base = model.weights()
     chosen = {name: base[name] for name in select(list(base), settings.weights)}
     deltas = make_deltas(chosen, settings.rank, settings.seed, model.device)
-    held = method.options.help_weight > 0
+    held = method.help_weight > 0
     forget = forget_runs(prompts.pairs, settings.runs, settings.seed, method.follows_overwrite)
     retain = retain_runs(held_prompts(prompts), settings.runs, settings.seed) if held else []
     calls = trajectory_calls(forget, settings.run_steps) + trajectory_calls(retain, settings.run_steps)
@@ -80,7 +76,9 @@ def unlearn(
     bank = Bank(trajectories(forget), trajectories(retain) if held else None)
     with model.attach(deltas):
         train(model, method, deltas, bank, settings, report)
-    tensors = {key: value.detach().cpu() for name, delta in deltas.items() for key, value in delta.tensors(name).items()}
+    tensors = {
+        key: value.detach().cpu() for name, delta in deltas.items() for key, value in delta.tensors(name).items()
+    }
     return UnlearningPatch(tensors, Record.of(method, prompts, settings, Fingerprint.of(base)))
 
 
@@ -123,7 +121,7 @@ def train(
         loss = method.forget_loss(e[: len(forget)], forget)
         if bank.retain:
             help_loss = F.mse_loss(e[len(forget) :], batch.e_cond[len(forget) :])
-            loss = loss + method.options.help_weight * help_loss
+            loss = loss + method.help_weight * help_loss
         if not loss.isfinite():
             raise ValueError(f"training: the loss is {loss.item()} at step {step + 1}; lower the learning rate")
         optimizer.zero_grad()

@@ -16,7 +16,7 @@ from ..model import Cond
 from ..patch import UnlearningPatch
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 
 class DiffusersModel:
@@ -24,11 +24,13 @@ class DiffusersModel:
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self.pipeline = pipeline
-        self.unet: nn.Module = pipeline.unet.requires_grad_(False).eval()
+        self.unet: UNet2DConditionModel = pipeline.unet.requires_grad_(False).eval()
         config = pipeline.scheduler.config
         self.prediction_type: str = config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction")
+            raise ValueError(
+                f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction"
+            )
         alphas_cumprod = pipeline.scheduler.alphas_cumprod.to(self.device, torch.float32)
         self.training_sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5  # [timesteps], rising
 
@@ -50,7 +52,11 @@ class DiffusersModel:
     def encode(self, prompts: Sequence[str]) -> list[Cond]:
         tokenizer = self.pipeline.tokenizer
         tokens = tokenizer(
-            list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            list(prompts),
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         )
         return list(self.pipeline.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state)
 

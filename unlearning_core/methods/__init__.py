@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import GradientMethod, Options
+from .base import GradientMethod
 from .esd import Esd
 from .ovw import Ovw
 
@@ -11,4 +11,4 @@ METHODS: dict[str, type[GradientMethod]] = {
     "esd": Esd,
 }
 
-__all__ = ["METHODS", "GradientMethod", "Options"]
+__all__ = ["METHODS", "GradientMethod"]

@@ -15,27 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bank import Batch
-from .base import Options, option
+from .base import GradientMethod, option
 
 
 @dataclass(frozen=True)
-class EsdOptions(Options):
-    """Options of ESD."""
-
-    eta: float = option(1.0, 0.0, 10.0, "how far to push away from the concept; 0 maps it to the empty prompt")
-
-
-class Esd:
+class Esd(GradientMethod):
     """The ESD objective."""
 
     label: ClassVar[str] = "ESD (erase)"
-    options_type: ClassVar[type[Options]] = EsdOptions
     weights: ClassVar[str] = "cross_attention"
     follows_overwrite: ClassVar[bool] = False
 
-    def __init__(self, options: EsdOptions) -> None:
-        self.options = options
+    eta: float = option(1.0, 0.0, 10.0, "how far to push away from the concept; 0 maps it to the empty prompt")
 
     def forget_loss(self, e: Tensor, forget: Batch) -> Tensor:
-        target = forget.e_uncond - self.options.eta * (forget.e_cond - forget.e_uncond)
+        target = forget.e_uncond - self.eta * (forget.e_cond - forget.e_uncond)
         return F.mse_loss(e, target)

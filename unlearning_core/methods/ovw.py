@@ -15,26 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bank import Batch
-from .base import Options, option
+from .base import HELP, GradientMethod, option
 
 
 @dataclass(frozen=True)
-class OvwOptions(Options):
-    """Options of OVW."""
-
-    help_weight: float = option(3.0, 0.0, 1000.0, "weight of L_help, which holds the retain prompts; 0 switches it off")
-
-
-class Ovw:
+class Ovw(GradientMethod):
     """The OVW objective."""
 
     label: ClassVar[str] = "OVW (overwrite)"
-    options_type: ClassVar[type[Options]] = OvwOptions
     weights: ClassVar[str] = "cross_attention_kv"
     follows_overwrite: ClassVar[bool] = True
 
-    def __init__(self, options: OvwOptions) -> None:
-        self.options = options
+    help_weight: float = option(3.0, 0.0, 1000.0, HELP)
 
     def forget_loss(self, e: Tensor, forget: Batch) -> Tensor:
         return F.mse_loss(e, forget.e_overwrite)

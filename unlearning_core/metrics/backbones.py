@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -107,6 +108,18 @@ def load_features(backbone: str, folders: Sequence[Path] = ()) -> dict[str, Tens
     return _read_safetensors(found, wanted) if found.suffix == ".safetensors" else _read_checkpoint(found, wanted)
 
 
+def check_available(backbone: str, folders: Sequence[Path] = ()) -> None:
+    """Raises what `load_features` would, without downloading: BackboneNotFound when its server is out of reach."""
+    wanted = backbone_named(backbone)
+    if find_features(backbone, folders):
+        load_features(backbone, folders)
+        return
+    try:
+        urlopen(Request(_url(wanted), method="HEAD"), timeout=5).close()
+    except OSError as error:
+        raise BackboneNotFound(_advice(wanted, folders, error)) from error
+
+
 def find_features(backbone: str, folders: Sequence[Path] = ()) -> Path | None:
     """The file on this machine that `load_features` would read."""
     return next((path for path in _places(backbone_named(backbone), folders) if path.is_file()), None)
@@ -153,14 +166,17 @@ def _checkpoint_path(backbone: Backbone) -> Path:
 
 def _download(backbone: Backbone) -> Path:
     """Raises OSError when torchvision's server does not answer, RuntimeError when the file has another hash."""
-    import torchvision
-
     path = _checkpoint_path(backbone)
     path.parent.mkdir(parents=True, exist_ok=True)
-    url = torchvision.models.get_model_weights(backbone.model).IMAGENET1K_V1.url
     log.info("downloading %s to %s", backbone.checkpoint, path.parent)
-    torch.hub.download_url_to_file(url, str(path), hash_prefix=_hash_prefix(backbone), progress=False)
+    torch.hub.download_url_to_file(_url(backbone), str(path), hash_prefix=_hash_prefix(backbone), progress=False)
     return path
+
+
+def _url(backbone: Backbone) -> str:
+    import torchvision
+
+    return torchvision.models.get_model_weights(backbone.model).IMAGENET1K_V1.url
 
 
 def _hash_prefix(backbone: Backbone) -> str:

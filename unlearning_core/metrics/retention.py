@@ -54,7 +54,7 @@ class Retention:
     """What the metric found, with the settings that made it."""
 
     integrity: float  # mean LPIPS over the retain prompts
-    interval: tuple[float, float]  # 95 %, bootstrap over prompts
+    interval: tuple[float, float] | None  # 95 %, over prompts; None for a single prompt
     noise_floor: float  # mean LPIPS of the base against a second run of the base
     retain: list[PromptDistance]
     forget: list[PromptDistance]
@@ -69,11 +69,10 @@ class Retention:
 
     def markdown(self) -> str:
         """The figures as a table, per prompt below, settings last."""
-        low, high = self.interval
-        figures = [
-            ("I (integrity, lower is better)", f"{self.integrity:.4f}"),
-            ("95 % interval", f"{low:.4f} to {high:.4f}"),
-        ]
+        figures = [("I (integrity, lower is better)", f"{self.integrity:.4f}")]
+        if self.interval:
+            low, high = self.interval
+            figures.append(("95 % interval", f"{low:.4f} to {high:.4f}"))
         figures.append(("noise floor", f"{self.noise_floor:.1e}"))
         if self.forget_distance is not None:
             figures.append(("forget distance (higher is better)", f"{self.forget_distance:.4f}"))

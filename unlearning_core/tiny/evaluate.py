@@ -30,10 +30,10 @@ def load_pipeline(folder: Path, device: str = "cpu") -> StableDiffusionPipeline:
     """The pipeline folder in fp32, with the Euler sampler."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return pipeline.to(device, torch.float32)
 
 
 def draw(pipeline: StableDiffusionPipeline, jobs: Sequence[tuple[str, int]]) -> Tensor:

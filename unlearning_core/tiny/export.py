@@ -33,7 +33,7 @@ def save_pipeline(
 
 
 def _also_for_transformers_4(folder: Path, tokenizer: CLIPTokenizer) -> None:
-    """transformers 5 leaves out the tokenizer's own two files and a prefix of the weights, which 4 needs and 5 accepts."""
+    """transformers 5 leaves out two tokenizer files and a prefix of the weights, which 4 needs and 5 accepts."""
     tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
     path = folder / "text_encoder" / "model.safetensors"
     weights = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in load_file(path).items()}

@@ -10,22 +10,25 @@ import random
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .world import CONCEPTS, SIZE, STYLES
 
+Icons = dict[str, Any]  # a parsed icons.json
+
 RENDER_SIZE = 160  # pixels; pictures are scaled down from here, so edges stay clean
 
 
-def fetch_icons(folder: Path) -> dict[str, dict]:
+def fetch_icons(folder: Path) -> dict[str, Icons]:
     """Style -> parsed `icons.json`, fetched by npm into `folder` once."""
     folder.mkdir(parents=True, exist_ok=True)
     return {style: _icon_set(folder, package) for style, package in STYLES.items()}
 
 
-def _icon_set(folder: Path, package: str) -> dict:
+def _icon_set(folder: Path, package: str) -> Icons:
     name, version = package.lstrip("@").replace("/", "-").rsplit("@", 1)
     archive = folder / f"{name}-{version}.tgz"
     if not archive.exists():
@@ -36,7 +39,7 @@ def _icon_set(folder: Path, package: str) -> dict:
         return json.load(member)
 
 
-def render(icons: dict, name: str) -> Image.Image:
+def render(icons: Icons, name: str) -> Image.Image:
     """One icon as an RGBA picture of RENDER_SIZE pixels."""
     import resvg_py
 
@@ -60,7 +63,7 @@ def compose(icon: Image.Image, rng: random.Random) -> Image.Image:
     return picture
 
 
-def training_pictures(icons: dict[str, dict], count: int, seed: int = 0) -> np.ndarray:
+def training_pictures(icons: dict[str, Icons], count: int, seed: int = 0) -> np.ndarray:
     """`count` pictures of each (concept, style): uint8 [concepts, styles, count, SIZE, SIZE, 3]."""
     rng = random.Random(seed)
     pictures = np.empty((len(CONCEPTS), len(STYLES), count, SIZE, SIZE, 3), np.uint8)
@@ -78,4 +81,6 @@ def sheet(pictures: np.ndarray, columns: int) -> Image.Image:
     rows = math.ceil(count / columns)
     grid = np.full((rows * columns, height, width, 3), 255, np.uint8)
     grid[:count] = pictures
-    return Image.fromarray(grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3))
+    return Image.fromarray(
+        grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+    )

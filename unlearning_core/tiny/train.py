@@ -1,7 +1,7 @@
 """How the shipped model was trained: `python -m unlearning_core.tiny.train --work DIR`, about three hours on two cores.
 
-Three stages, each resumable from its checkpoint in the work folder: the autoencoder (TAESD's architecture), the
-denoiser with its text encoder (v-prediction on Stable Diffusion's noise schedule), and the export to a diffusers folder.
+Three stages, resumable from checkpoints in the work folder: the autoencoder (TAESD's architecture), the denoiser with
+its text encoder (v-prediction on Stable Diffusion's noise schedule), and the export to a diffusers folder.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def train(
     steps: int,
     lr: float,
 ) -> torch.nn.ModuleDict:
-    """AdamW with warm-up and cosine decay, EMA weights returned; every step draws from its own seed, so a resumed run is the same run."""
+    """AdamW with warm-up and cosine decay; returns EMA weights. Each step has its own seed, so resuming changes nothing."""
     optimizer = torch.optim.AdamW(modules.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
     ema = {key: value.clone() for key, value in modules.state_dict().items()}
     path = work / f"{name}.pt"
@@ -98,7 +98,8 @@ def train(
             running = 0.0
             partial = path.with_suffix(".partial")
             torch.save(
-                {"weights": modules.state_dict(), "ema": ema, "optimizer": optimizer.state_dict(), "step": step + 1}, partial
+                {"weights": modules.state_dict(), "ema": ema, "optimizer": optimizer.state_dict(), "step": step + 1},
+                partial,
             )
             partial.replace(path)
     modules.load_state_dict(ema)
@@ -119,7 +120,10 @@ def train_autoencoder(pictures: Tensor, work: Path, device: str) -> AutoencoderT
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(flat), (AUTOENCODER_BATCH,), generator=generator)
         tops, lefts = torch.randint(edge, (2, AUTOENCODER_BATCH), generator=generator).tolist()
-        crops = [flat[i, top : top + CROP, left : left + CROP] for i, top, left in zip(index.tolist(), tops, lefts)]
+        crops = [
+            flat[i, top : top + CROP, left : left + CROP]
+            for i, top, left in zip(index.tolist(), tops, lefts, strict=True)
+        ]
         x = to_range(torch.stack(crops)).to(device)
         z = vae.encoder(x * 2 - 1)
         noise = torch.randn(z.shape, generator=generator).to(device)
@@ -153,7 +157,12 @@ def cached_latents(vae: AutoencoderTiny, pictures: Tensor, work: Path, device: s
 def noise_schedule() -> DDPMScheduler:
     """Stable Diffusion's scaled-linear betas, with v-prediction (Salimans and Ho 2022)."""
     return DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        steps_offset=1,
     )
 
 
@@ -209,8 +218,10 @@ def train_denoiser(latents: Tensor, work: Path, device: str) -> tuple[UNet2DCond
         style = torch.randint(len(styles), (DENOISER_BATCH,), generator=generator)
         index = torch.randint(latents.shape[2], (DENOISER_BATCH,), generator=generator)
         chances = torch.rand(DENOISER_BATCH, generator=generator).tolist()
-        captions = [caption(*row) for row in zip(concept.tolist(), style.tolist(), chances)]
-        tokens = tokenizer(captions, padding="max_length", max_length=MAX_LENGTH, return_tensors="pt").input_ids.to(device)
+        captions = [caption(*row) for row in zip(concept.tolist(), style.tolist(), chances, strict=True)]
+        tokens = tokenizer(captions, padding="max_length", max_length=MAX_LENGTH, return_tensors="pt").input_ids.to(
+            device
+        )
         x0 = latents[concept, style, index].to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         t = torch.randint(schedule.config.num_train_timesteps, (DENOISER_BATCH,), generator=generator).to(device)

@@ -1,0 +1,102 @@
+"""The judge that ships with the small model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from unlearning_core.tiny.judge import REFERENCES, Judge, Verdict, make_references
+from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES, prompt, prompts
+
+SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"
+LABELS = [Verdict(concept, style) for concept in CONCEPTS for style in STYLES]
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    """One picture of each (concept, style) that the references were not made from: [72, 128, 128, 3] in 0..1."""
+    pixels = torch.from_numpy(np.array(Image.open(SHEET).convert("RGB")))
+    tiles = pixels.unflatten(1, (-1, SIZE)).unflatten(0, (-1, SIZE)).transpose(1, 2)
+    return tiles.flatten(0, 1) / 255
+
+
+def test_real_pictures_are_known(judge: Judge, pictures: Tensor) -> None:
+    assert judge.verdicts(pictures) == LABELS
+    assert judge.accuracy(pictures, prompts()) == (1, 1)
+
+
+def test_soft_and_shifted_pictures_are_known(judge: Judge, pictures: Tensor) -> None:
+    planes = pictures.permute(0, 3, 1, 2)
+    small = F.interpolate(planes, size=(40, 40), mode="bilinear", antialias=True)
+    soft = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear").permute(0, 2, 3, 1)
+    for changed in (soft, pictures.roll((5, -5), dims=(1, 2))):
+        accuracy = judge.accuracy(changed, prompts())
+        assert accuracy.concept == 1
+        assert accuracy.style >= 0.95
+
+
+def test_unlearning_accuracy_counts_pictures_without_the_concept(judge: Judge, pictures: Tensor) -> None:
+    chosen = pictures[[LABELS.index(Verdict(concept, "noto")) for concept in ("cat face", "bear", "frog", "cat face")]]
+    forget = [prompt("cat face", style) for style in STYLES]
+    assert judge.unlearning_accuracy(chosen, forget) == 0.5
+    assert judge.unlearning_accuracy(chosen, [prompt("frog", "noto"), prompt("bear", "noto")]) == 0
+
+
+def test_accuracy_counts_concept_and_style_apart(judge: Judge, pictures: Tensor) -> None:
+    asked = [prompt("cat face", "noto"), prompt("cat face", "twemoji"), prompt("dog face", "fluent")]
+    assert judge.accuracy(pictures[[0, 0, 0]], asked) == pytest.approx((2 / 3, 1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("forget", "found"),
+    [
+        ([prompt("frog", "noto"), prompt("frog", "fluent"), prompt("frog")], ("concept", "frog")),
+        ([prompt("frog", "noto"), prompt("car", "noto"), prompt(style="noto")], ("style", "noto")),
+        ([prompt("frog", "noto")], ("concept", "frog")),
+    ],
+)
+def test_what_the_forget_prompts_have_in_common(judge: Judge, forget: list[str], found: tuple[str, str]) -> None:
+    assert judge.forgotten(forget) == found
+
+
+@pytest.mark.parametrize("forget", [[prompt("frog", "noto"), prompt("car", "fluent")], ["a cathedral"], []])
+def test_forget_prompts_with_nothing_in_common_are_refused(judge: Judge, forget: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"share no concept and no style.*name one of cat face"):
+        judge.forgotten(forget)
+
+
+def test_accuracy_refuses_vague_or_too_few_prompts(judge: Judge, pictures: Tensor) -> None:
+    with pytest.raises(ValueError, match="'a frog' does not"):
+        judge.accuracy(pictures[:1], ["a frog"])
+    with pytest.raises(ValueError, match="got 1 for 2"):
+        judge.accuracy(pictures[:2], [prompt("frog", "noto")])
+
+
+def test_references_survive_the_file(pictures: Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "judge.safetensors"
+    make_references((pictures * 255).round().byte().view(len(CONCEPTS), len(STYLES), 1, SIZE, SIZE, 3), path)
+    assert Judge.load(path).verdicts(pictures) == LABELS
+    assert path.stat().st_size == REFERENCES.stat().st_size <= 2**20
+
+
+def test_loading_a_judge_looks_for_no_weights(
+    tmp_path: Path, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no net"))
+    )
+    judge = Judge.load(folders=[tmp_path])
+    with pytest.raises(FileNotFoundError, match=r"alexnet_features\.safetensors"):
+        judge.verdicts(pictures[:1])

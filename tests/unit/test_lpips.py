@@ -1,0 +1,102 @@
+"""LPIPS against its authors' figures, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unlearning_core.metrics.backbones import find_features
+from unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
+
+DATA = Path(__file__).parents[1] / "data" / "lpips"
+PUBLISHED = {"alex": (0.721881, 0.137566), "vgg": (0.568613, 0.421664), "squeeze": (0.711048, 0.147902)}
+
+
+@pytest.fixture(scope="module")
+def alex() -> Lpips:
+    return Lpips()
+
+
+def example(name: str) -> Tensor:
+    """[1, 64, 64, 3] in 0..1."""
+    pixels = np.asarray(Image.open(DATA / f"ex_{name}.png").convert("RGB"))
+    return torch.from_numpy(pixels.copy())[None].float() / 255
+
+
+def examples() -> tuple[Tensor, Tensor]:
+    """The authors' two pairs."""
+    return example("ref").repeat(2, 1, 1, 1), torch.cat([example("p0"), example("p1")])
+
+
+@pytest.mark.parametrize("backbone", ["alex", *(name for name in ("vgg", "squeeze") if find_features(name))])
+def test_published_distances(backbone: str) -> None:
+    distances = Lpips(backbone).distance(*examples())
+    assert distances.tolist() == pytest.approx(PUBLISHED[backbone], abs=1e-4)
+
+
+def test_a_picture_is_at_zero_from_itself(alex: Lpips) -> None:
+    reference = example("ref")
+    assert alex.distance(reference, reference).tolist() == [0]
+    assert alex.heat_map(reference, reference).abs().max() == 0
+
+
+def test_batches_do_not_change_distances(alex: Lpips) -> None:
+    a, b = (pictures.repeat(3, 1, 1, 1) for pictures in examples())
+    assert torch.allclose(alex.distance(a, b, batch_size=4), alex.distance(a, b, batch_size=1), atol=1e-6)
+
+
+def test_the_heat_map_shows_where(alex: Lpips) -> None:
+    a = example("ref").repeat(1, 2, 2, 1)
+    b = a.clone()
+    b[:, 80:112, 80:112] = 1 - b[:, 80:112, 80:112]
+    heat = alex.heat_map(a, b)
+    assert heat.shape == (1, 128, 128)
+    assert heat[0, 80:112, 80:112].mean() > 5 * heat[0, :48, :48].mean()
+    assert heat.mean().item() == pytest.approx(alex.distance(a, b).item(), rel=0.1)
+
+
+def test_making_the_network_draws_nothing_and_says_nothing(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    before = torch.get_rng_state()
+    Lpips()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_no_gradient_is_kept(alex: Lpips) -> None:
+    a = example("ref").requires_grad_()
+    assert not alex.distance(a, example("p0")).requires_grad
+    assert not any(values.requires_grad for values in alex.activations(a))
+
+
+def test_different_shapes_are_refused(alex: Lpips) -> None:
+    with pytest.raises(ValueError, match=r"\[1, 64, 64, 3\] and \[1, 64, 48, 3\]"):
+        alex.distance(torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 48, 3))
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (1, 64, 64, 4), (0, 64, 64, 3)])
+def test_what_is_no_picture_batch_is_refused(alex: Lpips, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\[B, H, W, 3\]"):
+        alex.distance(torch.zeros(shape), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 255.0])
+def test_values_outside_the_range_are_refused(alex: Lpips, value: float) -> None:
+    bad = example("ref")
+    bad[0, 3, 4, 1] = value
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        alex.heat_map(example("ref"), bad)
+
+
+def test_the_smallest_side_is_the_smallest_that_works(alex: Lpips) -> None:
+    side = SMALLEST_SIDE["alex"]
+    assert alex.distance(torch.zeros(1, side, 64, 3), torch.ones(1, side, 64, 3)).item() > 0
+    with pytest.raises(ValueError, match="sides of 31 pixels or more, got 64 x 30"):
+        alex.distance(torch.zeros(1, side - 1, 64, 3), torch.ones(1, side - 1, 64, 3))

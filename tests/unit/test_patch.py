@@ -1,0 +1,138 @@
+"""Patch files: the same bytes for the same patch, read back whole, refused when they are something else."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unlearning_core.deltas import FixedDelta, FullDelta, LowRankDelta, make_deltas
+from unlearning_core.fingerprint import Fingerprint
+from unlearning_core.methods import METHODS
+from unlearning_core.patch import Record, UnlearningPatch, module_of
+from unlearning_core.prompts import Prompts
+from unlearning_core.train import Settings
+
+MODULE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+@pytest.fixture
+def weights() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        f"{MODULE}.weight": torch.randn(6, 4, generator=generator),
+        f"{MODULE}.bias": torch.randn(6, generator=generator),
+        "lora_unet_conv_in.weight": torch.randn(6, 4, 3, 3, generator=generator),
+    }
+
+
+@pytest.fixture
+def patch(weights: dict[str, Tensor]) -> UnlearningPatch:
+    record = Record.of(
+        METHODS["ovw"](), Prompts(("a cat",), ("a dog",), ("a car",)), Settings(), Fingerprint.of(weights)
+    )
+    return UnlearningPatch({f"{MODULE}.diff": torch.ones(6, 4), f"{MODULE}.diff_b": torch.ones(6)}, record)
+
+
+def test_round_trip(patch: UnlearningPatch, tmp_path: Path) -> None:
+    patch.save(tmp_path / "deep" / "patch.safetensors")
+    loaded = UnlearningPatch.load(tmp_path / "deep" / "patch.safetensors")
+    assert loaded.record == patch.record
+    assert loaded.tensors.keys() == patch.tensors.keys()
+    assert all(torch.equal(loaded.tensors[key], patch.tensors[key]) for key in patch.tensors)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["patch.safetensors"]
+
+
+def test_header_is_sorted_and_tells_other_tools_what_it_is(patch: UnlearningPatch, tmp_path: Path) -> None:
+    patch.save(tmp_path / "patch.safetensors")
+    data = (tmp_path / "patch.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    assert list(metadata) == sorted(metadata)
+    assert metadata["modelspec.title"] == "ovw forgets a cat"
+
+
+def test_failed_save_leaves_the_old_file(
+    patch: UnlearningPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "patch.safetensors"
+    patch.save(path)
+    before = path.read_bytes()
+
+    def no_room(source: Path, target: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.replace", no_room)
+    with pytest.raises(OSError, match="no space"):
+        patch.with_integrity({"integrity": 0.1}).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_something_else(patch: UnlearningPatch, tmp_path: Path) -> None:
+    def message(name: str) -> str:
+        with pytest.raises(ValueError) as error:
+            UnlearningPatch.load(tmp_path / name)
+        return str(error.value)
+
+    patch.save(tmp_path / "whole.safetensors")
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    for name, content in (
+        ("cut.safetensors", whole[:-10]),
+        ("stub.safetensors", whole[:4]),
+        ("empty.safetensors", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert message(name).startswith(f"patch file {name}: this is not a safetensors file, or it was cut short")
+    torch.save({}, tmp_path / "pickle.safetensors")
+    assert "pickle with another name" in message("pickle.safetensors")
+    save_file({"lora_unet_x.diff": torch.ones(1)}, tmp_path / "lora.safetensors")
+    assert "holds no unlearning record" in message("lora.safetensors")
+
+
+def test_base_check(patch: UnlearningPatch, weights: dict[str, Tensor]) -> None:
+    patch.check_base(weights)
+    patch.check_base({name: weight.bfloat16() for name, weight in weights.items()})
+    with pytest.raises(ValueError, match=r"a cat: it was trained on another base model .*its weights differ by 100%"):
+        patch.check_base({name: 2 * weight for name, weight in weights.items()})
+    with pytest.raises(ValueError, match="its architecture is another"):
+        patch.check_base({name: weight for name, weight in weights.items() if "bias" not in name})
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_changes_are_what_was_trained(patch: UnlearningPatch, weights: dict[str, Tensor], rank: int) -> None:
+    deltas = make_deltas(weights, rank, seed=0, device=torch.device("cpu"))
+    for delta in deltas.values():
+        for parameter in delta.parameters():
+            torch.nn.init.normal_(parameter)
+    tensors = {key: tensor for name, delta in deltas.items() for key, tensor in delta.tensors(name).items()}
+    changes = UnlearningPatch(tensors, patch.record).changes()
+    assert changes.keys() == deltas.keys()
+    for name, delta in deltas.items():
+        torch.testing.assert_close(FixedDelta(changes[name], 1.0)(weights[name]), delta(weights[name]))
+        torch.testing.assert_close(FixedDelta(changes[name], 0.0)(weights[name]), weights[name], rtol=0, atol=0)
+
+
+def test_new_deltas_change_nothing(weights: dict[str, Tensor]) -> None:
+    for rank, kind in ((0, FullDelta), (2, LowRankDelta)):
+        deltas = make_deltas(weights, rank, seed=0, device=torch.device("cpu"))
+        assert deltas
+        for name, delta in deltas.items():
+            assert isinstance(delta, kind)
+            assert torch.equal(delta(weights[name]), weights[name])
+
+
+def test_low_rank_needs_a_matrix(weights: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match="set rank to 0"):
+        make_deltas({"x.bias": weights[f"{MODULE}.bias"]}, 4, 0, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("suffix", ["diff", "diff_b", "alpha", "lora_up.weight", "lora_down.weight"])
+@pytest.mark.parametrize("module", [MODULE, "diffusion_model.double_blocks.0.txt_attn.qkv"])
+def test_module_of(module: str, suffix: str) -> None:
+    assert module_of(f"{module}.{suffix}") == module

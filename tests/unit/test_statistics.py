@@ -1,0 +1,65 @@
+"""The confidence interval of a mean over prompts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unlearning_core.metrics.statistics import bootstrap_interval
+
+
+def interval(values: torch.Tensor | list[float], **options: float) -> tuple[float, float]:
+    found = bootstrap_interval(values, **options)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("prompts", [4, 24])
+def test_coverage_on_skewed_values(prompts: int) -> None:
+    """Gamma values of shape 2, as skewed as LPIPS over retain prompts: a 95 % interval should hold the mean 2.0."""
+    torch.manual_seed(0)
+    trials = torch.distributions.Gamma(2.0, 1.0).sample((500, prompts)).double()
+    hits = sum(low <= 2 <= high for low, high in (interval(values, resamples=500) for values in trials))
+    assert hits / len(trials) == pytest.approx(0.95, abs=0.03 if prompts == 24 else 0.05)
+
+
+def test_the_same_values_give_the_same_interval() -> None:
+    values = torch.linspace(0, 1, 24) ** 2
+    assert interval(values) == interval(values.tolist()) == interval(values)
+    assert interval(values) != interval(values, seed=1)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    interval(values)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_interval_holds_the_mean_and_grows_with_the_level() -> None:
+    values = torch.linspace(0, 1, 24) ** 2
+    low, high = interval(values)
+    wide_low, wide_high = interval(values, level=0.99)
+    assert wide_low < low < values.mean().item() < high < wide_high
+
+
+def test_students_interval_for_few_prompts() -> None:
+    """2 +- 4.302653 / sqrt(3), from a table of Student's t with two degrees of freedom."""
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 24])
+def test_equal_values_leave_no_doubt(count: int) -> None:
+    assert interval([0.1] * count) == pytest.approx((0.1, 0.1))
+
+
+def test_one_changed_prompt_in_eight_gives_a_finite_interval() -> None:
+    low, high = interval([0.0] * 7 + [0.8])
+    assert low < 0.1 < high < 10
+    assert high > 0.1 + 2.36 * 0.1  # Student's t with seven degrees of freedom, and the standard error
+
+
+def test_one_prompt_tells_no_spread() -> None:
+    assert bootstrap_interval([0.3]) is None
+
+
+def test_no_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one prompt"):
+        bootstrap_interval([])
