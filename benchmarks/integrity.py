@@ -43,16 +43,14 @@ class Variant:
     method: str
     options: dict[str, float]
     weights: str
-    steps: int = 80
-    learning_rate: float = 2e-3
+    learning_rate: float
+    steps: int = 150
 
 
 VARIANTS = [
-    Variant("OVW", "ovw", {}, "cross_attention_kv"),
-    Variant("OVW without L_help", "ovw", {"help_weight": 0.0}, "cross_attention_kv"),
-    Variant("ESD-x", "esd", {}, "cross_attention"),
-    Variant("ESD-x-strict", "esd", {}, "cross_attention_kv"),
-    Variant("ESD-x with L_help", "esd", {"help_weight": 3.0}, "cross_attention"),
+    Variant("OVW", "ovw", {"help_weight": 5.0}, "cross_attention_kv", 2e-3),
+    Variant("OVW without L_help", "ovw", {"help_weight": 0.0}, "cross_attention_kv", 2e-3),
+    Variant("ESD-x", "esd", {}, "cross_attention", 1e-3),
 ]
 
 

@@ -26,7 +26,7 @@ class Ovw(GradientMethod):
     weights: ClassVar[str] = "cross_attention_kv"
     follows_overwrite: ClassVar[bool] = True
 
-    help_weight: float = option(3.0, 0.0, 1000.0, HELP)
+    help_weight: float = option(5.0, 0.0, 1000.0, HELP)
 
     def forget_loss(self, e: Tensor, forget: Batch) -> Tensor:
         return F.mse_loss(e, forget.e_overwrite)

@@ -67,8 +67,10 @@ def main() -> None:
 
     jobs = [(prompt, seed) for prompt in prompts() for seed in SEEDS]
     pictures = draw(load_pipeline(args.model, args.device), jobs)
-    accuracy = Judge.load().accuracy(pictures, [prompt for prompt, _ in jobs])
-    log.info("concept accuracy %.3f, style accuracy %.3f", *accuracy)
+    asked = [prompt for prompt, _ in jobs]
+    log.info("concept accuracy %.3f, style accuracy %.3f", *Judge.load().accuracy(pictures, asked))
+    averaged = Judge.load(by_concept=True).accuracy(pictures, asked)
+    log.info("concept accuracy %.3f with references averaged over styles", averaged.concept)
     log.info("%d prompts, seeds %s, %d px, Euler, %d steps, cfg %g", len(prompts()), SEEDS, SIZE, STEPS, CFG)
     if args.sheet:
         pixels = (pictures * 255).round().byte().numpy()

@@ -65,11 +65,17 @@ class Judge:
         self._folders = folders
 
     @classmethod
-    def load(cls, path: Path = REFERENCES, folders: Sequence[Path] = ()) -> Judge:
-        """A judge from the file that `make_references` wrote. Raises FileNotFoundError when it is not there."""
+    def load(cls, path: Path = REFERENCES, folders: Sequence[Path] = (), by_concept: bool = False) -> Judge:
+        """A judge from the file that `make_references` wrote. Raises FileNotFoundError when it is not there.
+
+        With by_concept, a concept's references are averaged over its styles, and every verdict's style is "any".
+        """
         with safe_open(path, "pt") as file:
             names = {key: json.loads(value) for key, value in file.metadata().items()}
-            return cls(file.get_tensor("references"), names["concepts"], names["styles"], folders)
+            references, styles = file.get_tensor("references"), names["styles"]
+            if by_concept:
+                references, styles = references.float().mean(1, keepdim=True), ["any"]
+            return cls(references, names["concepts"], styles, folders)
 
     def verdicts(self, pictures: Tensor) -> list[Verdict]:
         """What each of the pictures [B, H, W, 3] in 0..1 shows."""

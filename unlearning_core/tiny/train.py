@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PICTURES_EACH = 96  # of every (concept, style)
 AUTOENCODER_STEPS, AUTOENCODER_BATCH, AUTOENCODER_LR = 2400, 8, 8e-4
-DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 8_000, 32, 1.5e-3
+DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 5_000, 32, 1.5e-3
 CROP = 64  # pixels
 LATENT_NOISE = 0.15  # standard deviation added to unit-variance latents, so that the decoder forgives the denoiser
 CHECKPOINT_EVERY = 200  # steps
@@ -69,7 +69,7 @@ def train(
     steps: int,
     lr: float,
 ) -> torch.nn.ModuleDict:
-    """AdamW with warm-up and cosine decay; returns EMA weights. Each step has its own seed, so resuming changes nothing."""
+    """AdamW with warm-up and cosine decay; returns EMA weights. Each step has its own seed, so one may resume."""
     optimizer = torch.optim.AdamW(modules.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
     ema = {key: value.clone() for key, value in modules.state_dict().items()}
     path = work / f"{name}.pt"
