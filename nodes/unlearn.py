@@ -97,8 +97,14 @@ class UnlearnConcept(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, forget_prompts: str | None = None, overwrite_prompt: str | None = None, retain_prompts: str | None = None
+        cls,
+        method: dict[str, Any] | None = None,
+        forget_prompts: str | None = None,
+        overwrite_prompt: str | None = None,
+        retain_prompts: str | None = None,
     ) -> bool | str:
+        if method is None:  # ComfyUI leaves out a choice that it does not know
+            return f"method: unknown; choose one of {', '.join(METHODS)}"
         if forget_prompts is None:  # linked: checked when it runs
             return True
         try:

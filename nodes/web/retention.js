@@ -1,8 +1,13 @@
-/** Shows the Retention Metric's figures as tables in its node, below the picture sheet's inputs. */
+/** Lays out the Retention Metric: short prompt boxes, its figures as tables, and the rest for the picture sheet. */
 import { app } from "../../scripts/app.js";
 
 const WIDGET = "figures";
+const WAITING = "Run the workflow: the figures come here, the picture sheet below.";
+const PROMPTS_HEIGHT = 140;
+const FIGURES_HEIGHT = 215;
 const STYLE = `
+  box-sizing: border-box;
+  max-height: ${FIGURES_HEIGHT}px;
   overflow: auto;
   padding: 6px 10px;
   border-radius: 6px;
@@ -14,10 +19,11 @@ const STYLE = `
 
 /** The Markdown tables of `markdown` as elements; other lines become paragraphs. */
 function render(markdown) {
-  return markdown.split("\n\n").map((block) => (block.startsWith("|") ? renderTable(block.split("\n")) : renderText(block)));
+  return markdown.split("\n\n").map((block) => (block.startsWith("|") ? renderTable(block) : renderText(block)));
 }
 
-function renderTable([head, , ...body]) {
+function renderTable(block) {
+  const [head, , ...body] = block.split("\n");
   const table = document.createElement("table");
   table.style.cssText = "width: 100%; margin-bottom: 8px; border-collapse: collapse;";
   for (const line of [head, ...body]) {
@@ -42,11 +48,11 @@ function renderText(text) {
 function addFigures(node) {
   const element = document.createElement("div");
   element.style.cssText = STYLE;
-  let shown = "";
+  let shown;
   const widget = node.addDOMWidget(WIDGET, "RETENTION_FIGURES", element, {
     serialize: false, // not in the prompt
-    getMinHeight: () => 190,
-    getMaxHeight: () => 190,
+    getMinHeight: () => FIGURES_HEIGHT,
+    getMaxHeight: () => FIGURES_HEIGHT,
     getValue: () => shown,
     setValue: (markdown) => {
       shown = markdown;
@@ -54,6 +60,14 @@ function addFigures(node) {
     },
   });
   widget.serialize = false; // not in the saved workflow
+  widget.value = WAITING;
+}
+
+/** ComfyUI shares a node's free height evenly among text boxes and picture; this leaves it to the picture. */
+function limitPrompts(node) {
+  for (const widget of node.widgets) {
+    if (widget.type === "customtext") widget.options.getMaxHeight = () => PROMPTS_HEIGHT;
+  }
 }
 
 function showFigures(node, output) {
@@ -65,6 +79,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.comfyClass !== "RetentionMetric") return;
+    limitPrompts(node);
     addFigures(node);
     const onExecuted = node.onExecuted;
     node.onExecuted = function (output) {

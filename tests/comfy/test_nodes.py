@@ -222,6 +222,7 @@ def test_sd15_checkpoint(server: Server, run_prompt: RunPrompt, write_sd15: Call
         ({"overwrite_prompt": "a dog\na bear"}, "2 lines for 1 forget prompts"),
         ({"steps": 0}, "smaller than min of 1"),
         ({"method.help_weight": -1.0}, "smaller than min of 0"),
+        ({"method": "magic"}, "method: unknown; choose one of ovw, esd"),
     ],
 )
 def test_bad_unlearning_input_is_refused_before_anything_runs(

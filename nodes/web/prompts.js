@@ -1,0 +1,16 @@
+/** Gives the prompt boxes of this pack's nodes room for several lines, also when ComfyUI shrinks a node on loading. */
+import { app } from "../../scripts/app.js";
+
+const NODES = ["UnlearnConcept", "RetentionMetric"];
+const HEIGHT = 140;
+
+app.registerExtension({
+  name: "Unlearning.Prompts",
+
+  nodeCreated(node) {
+    if (!NODES.includes(node.comfyClass)) return;
+    for (const widget of node.widgets) {
+      if (widget.type === "customtext") widget.options.getMinHeight = () => HEIGHT;
+    }
+  },
+});

@@ -1,0 +1,19 @@
+"""Starting ComfyUI imports nothing heavy for this pack."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+HEAVY = {"diffusers", "lpips", "open_clip", "transformers", "torchvision", "matplotlib", "scipy"}
+
+
+def test_nothing_heavy_is_imported(comfyui_path: Path) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "startup.py"
+    spec = importlib.util.spec_from_file_location("startup", path)
+    assert spec and spec.loader
+    startup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(startup)
+    _, modules = startup.probe(comfyui_path)
+    assert "pack" in modules
+    assert not HEAVY & set(modules)
