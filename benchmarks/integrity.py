@@ -26,7 +26,8 @@ from unlearning_core.patch import UnlearningPatch
 from unlearning_core.sampling import Sampling, draw
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.tasks import Task, object_task, style_task
-from unlearning_core.train import Settings, unlearn
+from unlearning_core.train import Settings
+from unlearning_core.unlearn import unlearn
 
 log = logging.getLogger(__name__)
 

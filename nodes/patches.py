@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
-from .model import base_weights
+from .model import base_weights, patch_changes
 from .types import UnlearningPatch
 
 
@@ -106,7 +106,7 @@ class LoadPatchedModel(io.ComfyNode):
     def execute(cls, model: ModelPatcher, patch_file: str, strength: float, check_base: bool) -> io.NodeOutput:
         patch = Patch.load(Path(folder_paths.get_full_path_or_raise("loras", patch_file)))
         if check_base:
-            patch.check_base(base_weights(model))
+            patch.check_base(base_weights(model), patch_changes(model))
         return io.NodeOutput(apply_patch(model, patch, strength), patch)
 
 

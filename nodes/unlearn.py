@@ -13,7 +13,8 @@ from comfy_api.latest import io
 from ..unlearning_core.methods import METHODS
 from ..unlearning_core.model import SELECTIONS
 from ..unlearning_core.prompts import Prompts
-from ..unlearning_core.train import Progress, Settings, unlearn
+from ..unlearning_core.train import Progress, Settings
+from ..unlearning_core.unlearn import unlearn
 from .model import ComfyModel
 from .patches import apply_patch
 from .private import private_copy

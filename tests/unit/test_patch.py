@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unlearning_core.deltas import FixedDelta, FullDelta, LowRankDelta, make_deltas
+from unlearning_core.deltas import FullDelta, LowRankDelta, make_deltas
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.methods import METHODS
 from unlearning_core.patch import Record, UnlearningPatch, module_of
