@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.tiny.judge import REFERENCES, Judge, Verdict, make_references
 from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES, prompt, prompts
 
@@ -100,3 +101,14 @@ def test_loading_a_judge_looks_for_no_weights(
     judge = Judge.load(folders=[tmp_path])
     with pytest.raises(FileNotFoundError, match=r"alexnet_features\.safetensors"):
         judge.verdicts(pictures[:1])
+
+
+def test_ua_ira_and_cra_on_real_pictures(judge: Judge, pictures: Tensor) -> None:
+    """Cats drawn as dogs and everything else as asked, then with two styles swapped as well."""
+    forget = [prompt("cat face", style) for style in STYLES]
+    overwritten = pictures.clone()
+    overwritten[:3] = pictures[3:6]
+    assert accuracies(judge, overwritten, prompts(), forget) == (1, 1, 1, 69 / 72)
+    overwritten[[6, 7]] = pictures[[7, 6]]
+    assert accuracies(judge, overwritten, prompts(), forget) == (1, 1, 67 / 69, 69 / 72)
+    assert accuracies(judge, pictures, prompts(), forget) == (0, 1, 1, 1)

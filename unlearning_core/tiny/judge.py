@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -50,14 +50,17 @@ class Accuracy(NamedTuple):
 class Judge:
     """Finds the (concept, style) whose mean training picture is nearest, by the cosine of centred features.
 
-    AlexNet's weights are loaded at the first verdict, and looked for in `folders` first (see `backbones.load_features`,
-    whose errors that verdict raises).
+    A `Judge` of metrics.forgetting. AlexNet's weights are loaded at the first verdict, and looked for in `folders`
+    first (see `backbones.load_features`, whose errors that verdict raises).
     """
+
+    name = "nearest picture (AlexNet features)"
 
     def __init__(
         self, references: Tensor, concepts: Sequence[str], styles: Sequence[str], folders: Sequence[Path] = ()
     ) -> None:
         """`references` [concepts, styles, D]: the mean features of each (concept, style)."""
+        self.domains = {"concept": tuple(concepts), "style": tuple(styles)}
         self._labels = [Verdict(concept, style) for concept in concepts for style in styles]
         flat = references.float().flatten(0, 1)
         self._centre = flat.mean(0)
@@ -81,6 +84,11 @@ class Judge:
         """What each of the pictures [B, H, W, 3] in 0..1 shows."""
         nearest = [(batch - self._centre) @ self._references.T for batch in _features(self._alexnet, pictures)]
         return [self._labels[index] for index in torch.cat(nearest).argmax(1).tolist()]
+
+    def classify(self, pictures: Tensor, domains: Collection[str]) -> dict[str, list[str]]:
+        """For each of `domains`, concept and style, what each of the pictures [B, H, W, 3] in 0..1 shows."""
+        verdicts = self.verdicts(pictures)
+        return {domain: [getattr(verdict, domain) for verdict in verdicts] for domain in domains}
 
     def forgotten(self, prompts: Sequence[str]) -> tuple[Kind, str]:
         """What is to be forgotten: the concept that all forget prompts name, or else the style that all of them name.
