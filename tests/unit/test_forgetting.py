@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearning_core.metrics.forgetting import Tally, accuracies, label_of, target_of
+from unlearning_core.metrics.forgetting import Accuracies, Tally, accuracies, label_of, target_of
 
 DOMAINS = {"object": ("cat", "dog", "cat face"), "style": ("noto", "fluent")}
 
@@ -58,7 +58,7 @@ def test_batches_add_up() -> None:
 
 def test_figures_without_pictures_are_none() -> None:
     result = accuracies(PixelJudge(), pictures((0, 0)), ["a cat"], ["a cat"])
-    assert (result.ua, result.ira, result.cra, result.right) == (0, None, None, 1)
+    assert result == Accuracies(0, None, None, 1)
 
 
 def test_labels_are_whole_words_and_the_longest_wins() -> None:

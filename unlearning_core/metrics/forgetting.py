@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -41,7 +42,8 @@ class Target(NamedTuple):
     label: str
 
 
-class Accuracies(NamedTuple):
+@dataclass(frozen=True)
+class Accuracies:
     """Shares of pictures, each in 0..1, or None where no picture counts."""
 
     ua: float | None  # unlearning accuracy: forget pictures that do not show the forgotten label
