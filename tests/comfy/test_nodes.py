@@ -233,10 +233,11 @@ def test_bad_unlearning_input_is_refused_before_anything_runs(
 
 
 def test_bad_metric_input_is_refused_before_training(run_prompt: RunPrompt) -> None:
+    trained = {"load": node("LoadTinyT2I"), "unlearn": unlearn()}
     with pytest.raises(PromptError, match="retain prompts: empty"):
-        run_prompt(training("never") | {"metric": metric(retain_prompts="")})
+        run_prompt(trained | {"metric": metric(retain_prompts="")})
     with pytest.raises(PromptError, match="'a house' is a forget prompt too"):
-        run_prompt(training("never") | {"metric": metric(forget_prompts="a house")})
+        run_prompt(trained | {"metric": metric(forget_prompts="a house")})
 
 
 def test_unreadable_patch_files_are_refused(server: Server, run_prompt: RunPrompt, tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ def test_missing_lpips_weights_are_named_before_training(
         comfyui.Server(comfyui_path, Path(sys.executable), tmp_path) as server,
         pytest.raises(PromptError, match=r"LPIPS needs alexnet's weights, alexnet_features\.safetensors"),
     ):
-        server.run(training("never") | {"metric": metric()})
+        server.run({"load": node("LoadTinyT2I"), "unlearn": unlearn(), "metric": metric()})
 
 
 def test_every_node_is_in_a_workflow_and_described(server: Server) -> None:
