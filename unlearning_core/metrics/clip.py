@@ -83,6 +83,17 @@ class Clip:
         tokens = self._tokenizer(list(prompts)).to(self.device)
         return self._model.encode_text(tokens, normalize=True).cpu()
 
+    def scores(self, embedded: Tensor, prompts: Sequence[str]) -> Tensor:
+        """CLIPScore (Hessel et al. 2021, arXiv 2104.08718) of embedded pictures [B, D] and the prompt of each: [B].
+
+        100 max(cos, 0), torchmetrics' scale: 100 is the same direction. Raises ValueError when the counts differ.
+        """
+        if len(embedded) != len(prompts):
+            raise ValueError(f"CLIPScore needs one prompt for each picture, got {len(prompts)} for {len(embedded)}")
+        known = list(dict.fromkeys(prompts))
+        texts = self.embed_prompts(known)
+        return 100 * (embedded * texts[[known.index(prompt) for prompt in prompts]]).sum(1).clamp(min=0)
+
     def _prepared(self, pictures: Tensor) -> Tensor:
         """Resized, cropped and normalized as the model was trained: [B, H, W, 3] -> [B, 3, h, w]."""
         planes = pictures.to(self.device, torch.float32).permute(0, 3, 1, 2)
@@ -93,17 +104,6 @@ class Clip:
             top, left = (planes.shape[2] - height) // 2, (planes.shape[3] - width) // 2
             planes = planes[:, :, top : top + height, left : left + width]
         return (_resized(planes, (height, width), self._mode) - self._mean) / self._std
-
-
-def clip_scores(clip: Clip, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-    """CLIPScore (Hessel et al. 2021, arXiv 2104.08718) of each picture [B, H, W, 3] in 0..1 and its prompt: [B].
-
-    100 max(cos, 0), torchmetrics' scale: 0 has nothing in common, 100 is the same direction. Raises ValueError when the
-    counts differ.
-    """
-    if len(pictures) != len(prompts):
-        raise ValueError(f"CLIPScore needs one prompt for each picture, got {len(prompts)} for {len(pictures)}")
-    return 100 * (clip.embed_pictures(pictures) * clip.embed_prompts(prompts)).sum(1).clamp(min=0)
 
 
 def cmmd(first: Tensor, second: Tensor) -> float:

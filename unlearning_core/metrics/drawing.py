@@ -10,6 +10,7 @@ Shot = tuple[str, int]  # prompt, seed
 Draw = Callable[[Sequence[Shot]], Tensor]  # pictures [B, H, W, 3] in 0..1, the same for the same shot
 
 CHUNK = 16  # pictures in memory together
+BASE, UNLEARNED = "base model", "unlearned model"  # in messages
 
 
 def shots_of(prompts: Sequence[str], seeds: Sequence[int]) -> list[Shot]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..prompts import check_measured
-from .drawing import Draw, Shot, chunks, drawn, shots_of
+from .drawing import BASE, UNLEARNED, Draw, Shot, chunks, drawn, shots_of
 from .forgetting import Accuracies, Judge, Tally
 from .lpips import Lpips
 from .sheet import SheetRow, picture_sheet
@@ -24,7 +24,6 @@ from .statistics import bootstrap_interval
 
 SHEET_ROWS = 6  # of each kind
 NOISE_FLOOR_SHOTS = 4
-BASE, UNLEARNED = "base model", "unlearned model"
 
 
 @dataclass(frozen=True)
