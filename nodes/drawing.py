@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
+from ..unlearning_core.metrics.drawing import Shot
 from .model import empty_latent, encode_prompt
 
 # Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.
@@ -33,21 +34,27 @@ class Drawing:
     width: int
     height: int
     on_step: Callable[[int], None]  # told after each sampling step for how many pictures it was
+    encoded: dict[str, Any] = field(default_factory=dict)
 
-    def draw(self, model: ModelPatcher, shots: Sequence[tuple[str, int]]) -> Tensor:
+    def draw(self, model: ModelPatcher, shots: Sequence[Shot]) -> Tensor:
         """Pictures [len(shots), H, W, 3] in 0..1 on the CPU."""
-        conds = {prompt: encode_prompt(self.clip, prompt) for prompt in dict.fromkeys(["", *(p for p, _ in shots)])}
-        return torch.cat([self._draw_batch(model, batch, conds) for batch in self._batches(shots, conds)])
+        return torch.cat([self._draw_batch(model, batch) for batch in self._batches(shots)])
 
-    def _batches(self, shots: Sequence[tuple[str, int]], conds: dict[str, Any]) -> Iterator[list[tuple[str, int]]]:
+    def cond(self, prompt: str) -> Any:
+        """ComfyUI's conditioning for a prompt, encoded once."""
+        if prompt not in self.encoded:
+            self.encoded[prompt] = encode_prompt(self.clip, prompt)
+        return self.encoded[prompt]
+
+    def _batches(self, shots: Sequence[Shot]) -> Iterator[list[Shot]]:
         """Runs of shots that can share a sampling run."""
-        for shape, group in groupby(shots, key=lambda shot: batch_shape(conds[shot[0]])):
+        for shape, group in groupby(shots, key=lambda shot: batch_shape(self.cond(shot[0]))):
             same = list(group)
             pictures = max(1, BATCH_PIXELS // (self.width * self.height * 4))
             size = min(16, pictures) if shape is not None and self.sampler in BATCHED else 1
             yield from (same[start : start + size] for start in range(0, len(same), size))
 
-    def _draw_batch(self, model: ModelPatcher, shots: list[tuple[str, int]], conds: dict[str, Any]) -> Tensor:
+    def _draw_batch(self, model: ModelPatcher, shots: list[Shot]) -> Tensor:
         latent = empty_latent(model, self.width, self.height)
         noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for _, seed in shots])
         latents = comfy.sample.sample(
@@ -57,8 +64,8 @@ class Drawing:
             self.cfg,
             self.sampler,
             self.scheduler,
-            joined([conds[prompt] for prompt, _ in shots]),
-            conds[""],
+            joined([self.cond(prompt) for prompt, _ in shots]),
+            self.cond(""),
             latent.repeat(len(shots), *[1] * (latent.ndim - 1)),
             callback=lambda *_: self.on_step(len(shots)),
             disable_pbar=True,

@@ -6,18 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
-import comfy.samplers
-import comfy.utils
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
 from ..unlearning_core.prompts import check_measured, lines
+from .studio import Studio, device, fresh_input, sampling_inputs, seed_inputs
 from .types import UnlearningJudge, UnlearningPatch
-
-BACKBONE = "alex"
 
 
 class RetentionMetric(io.ComfyNode):
@@ -51,40 +47,8 @@ class RetentionMetric(io.ComfyNode):
                     default="",
                     tooltip="Prompts whose pictures should change, one a line. May be empty.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=1000,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="The first seed of each prompt. Range 0 to 2^64 - 1.",
-                ),
-                io.Int.Input(
-                    "seeds",
-                    default=2,
-                    min=1,
-                    max=1000,
-                    tooltip="Pictures for each retain prompt, with seeds from `seed` upwards. Range 1 to 1000.",
-                ),
-                io.Int.Input(
-                    "forget_seeds",
-                    default=4,
-                    min=1,
-                    max=1000,
-                    tooltip="Pictures for each forget prompt, with seeds from `seed` upwards. Range 1 to 1000.",
-                ),
-                io.Combo.Input(
-                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip="As in KSampler."
-                ),
-                io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal", tooltip="As in KSampler."
-                ),
-                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps. Range 1 to 1000."),
-                io.Float.Input(
-                    "cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."
-                ),
-                io.Int.Input("width", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
-                io.Int.Input("height", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
+                *seed_inputs(seeds=2, forget_seeds=4),
+                *sampling_inputs(),
                 UnlearningJudge.Input(
                     "judge",
                     optional=True,
@@ -93,6 +57,14 @@ class RetentionMetric(io.ComfyNode):
                 UnlearningPatch.Input(
                     "patch", optional=True, tooltip="The patch under test; comes out with the figures in its header."
                 ),
+                io.Combo.Input(
+                    "backbone",
+                    options=["alex", "vgg", "squeeze"],
+                    default="alex",
+                    optional=True,
+                    tooltip="The network that LPIPS stands on. Compare figures of the same backbone only.",
+                ),
+                fresh_input(),
             ],
             outputs=[
                 io.Float.Output(display_name="INTEGRITY", tooltip="I, the mean LPIPS over the retain prompts."),
@@ -108,13 +80,15 @@ class RetentionMetric(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, retain_prompts: str | None = None, forget_prompts: str | None = None) -> bool | str:
+    def validate_inputs(
+        cls, retain_prompts: str | None = None, forget_prompts: str | None = None, backbone: str = "alex"
+    ) -> bool | str:
         from ..unlearning_core.metrics.backbones import check_available
 
         try:
             if retain_prompts is not None:  # else linked: checked when it runs
                 check_measured(lines(retain_prompts), lines(forget_prompts or ""))
-            check_available(BACKBONE, lpips_folders())
+            check_available(backbone, lpips_folders())
         except (ValueError, OSError) as error:
             return str(error)
         return True
@@ -131,48 +105,36 @@ class RetentionMetric(io.ComfyNode):
         seed: int,
         seeds: int,
         forget_seeds: int,
-        sampler_name: str,
-        scheduler: str,
-        steps: int,
-        cfg: float,
-        width: int,
-        height: int,
         judge: Any = None,
         patch: Patch | None = None,
+        backbone: str = "alex",
+        fresh_pictures: bool = False,
+        **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.lpips import Lpips
+        from ..unlearning_core.metrics.drawing import shots_of
+        from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
         from ..unlearning_core.metrics.retention import count_shots, measure
-        from .drawing import Drawing
 
         retain, forget = lines(retain_prompts), lines(forget_prompts)
         check_measured(retain, forget)
-        bar = comfy.utils.ProgressBar(count_shots(retain, forget, seeds, forget_seeds) * steps)
-
-        def on_step(pictures: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update(pictures)
-
-        drawing = Drawing(clip, vae, sampler_name, scheduler, steps, cfg, width, height, on_step)
-        lpips = Lpips(BACKBONE, lpips_folders(), device=comfy.model_management.get_torch_device())
-        settings = {
-            "model": type(base_model.model.model_config).__name__,
-            "sampler": sampler_name,
-            "scheduler": scheduler,
-            "steps": steps,
-            "cfg": cfg,
-            "size": f"{width}x{height}",
-            "precision": str(base_model.model.get_dtype_inference()).removeprefix("torch."),
-        }
+        studio = Studio(
+            clip, vae, **sampling, pictures=count_shots(retain, forget, seeds, forget_seeds), fresh=fresh_pictures
+        )
+        studio.check(base_model, SMALLEST_SIDE[backbone])
+        base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
+        kept, forgotten = range(seed, seed + seeds), range(seed, seed + forget_seeds)
+        studio.fill(base, shots_of(retain, kept) + shots_of(forget, forgotten))
         result, sheet = measure(
-            lambda shots: drawing.draw(base_model, shots),
-            lambda shots: drawing.draw(unlearned_model, shots),
-            lpips,
+            base,
+            unlearned,
+            Lpips(backbone, lpips_folders(), device()),
             retain,
             forget,
-            range(seed, seed + seeds),
-            range(seed, seed + forget_seeds),
-            settings,
+            kept,
+            forgotten,
+            studio.settings(base_model),
             judge,
+            studio.bare(base_model),
         )
         summary, table = result.summary(), result.markdown()
         measured = patch.with_integrity(summary) if patch else None

@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-HEAVY = {"diffusers", "lpips", "open_clip", "transformers", "torchvision", "matplotlib", "scipy"}
+HEAVY = {
+    "diffusers",
+    "lpips",
+    "open_clip",
+    "transformers",
+    "torchvision",
+    "matplotlib",
+    "scipy",
+    "torchmetrics",
+    "torch_fidelity",
+}
 
 
 def test_nothing_heavy_is_imported(comfyui_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from unlearning_core.metrics.forgetting import Accuracies, accuracies
 from unlearning_core.tiny.judge import REFERENCES, Judge, Verdict, make_references
 from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES, prompt, prompts
 
@@ -46,34 +47,9 @@ def test_soft_and_shifted_pictures_are_known(judge: Judge, pictures: Tensor) -> 
         assert accuracy.style >= 0.95
 
 
-def test_unlearning_accuracy_counts_pictures_without_the_concept(judge: Judge, pictures: Tensor) -> None:
-    chosen = pictures[[LABELS.index(Verdict(concept, "noto")) for concept in ("cat face", "bear", "frog", "cat face")]]
-    forget = [prompt("cat face", style) for style in STYLES]
-    assert judge.unlearning_accuracy(chosen, forget) == 0.5
-    assert judge.unlearning_accuracy(chosen, [prompt("frog", "noto"), prompt("bear", "noto")]) == 0
-
-
 def test_accuracy_counts_concept_and_style_apart(judge: Judge, pictures: Tensor) -> None:
     asked = [prompt("cat face", "noto"), prompt("cat face", "twemoji"), prompt("dog face", "fluent")]
     assert judge.accuracy(pictures[[0, 0, 0]], asked) == pytest.approx((2 / 3, 1 / 3))
-
-
-@pytest.mark.parametrize(
-    ("forget", "found"),
-    [
-        ([prompt("frog", "noto"), prompt("frog", "fluent"), prompt("frog")], ("concept", "frog")),
-        ([prompt("frog", "noto"), prompt("car", "noto"), prompt(style="noto")], ("style", "noto")),
-        ([prompt("frog", "noto")], ("concept", "frog")),
-    ],
-)
-def test_what_the_forget_prompts_have_in_common(judge: Judge, forget: list[str], found: tuple[str, str]) -> None:
-    assert judge.forgotten(forget) == found
-
-
-@pytest.mark.parametrize("forget", [[prompt("frog", "noto"), prompt("car", "fluent")], ["a cathedral"], []])
-def test_forget_prompts_with_nothing_in_common_are_refused(judge: Judge, forget: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"share no concept and no style.*name one of cat face"):
-        judge.forgotten(forget)
 
 
 def test_accuracy_refuses_vague_or_too_few_prompts(judge: Judge, pictures: Tensor) -> None:
@@ -100,3 +76,14 @@ def test_loading_a_judge_looks_for_no_weights(
     judge = Judge.load(folders=[tmp_path])
     with pytest.raises(FileNotFoundError, match=r"alexnet_features\.safetensors"):
         judge.verdicts(pictures[:1])
+
+
+def test_ua_ira_and_cra_on_real_pictures(judge: Judge, pictures: Tensor) -> None:
+    """Cats drawn as dogs and everything else as asked, then with two styles swapped as well."""
+    forget = [prompt("cat face", style) for style in STYLES]
+    overwritten = pictures.clone()
+    overwritten[:3] = pictures[3:6]
+    assert accuracies(judge, overwritten, prompts(), forget) == Accuracies(1, 1, 1, 69 / 72)
+    overwritten[[6, 7]] = pictures[[7, 6]]
+    assert accuracies(judge, overwritten, prompts(), forget) == Accuracies(1, 1, 67 / 69, 69 / 72)
+    assert accuracies(judge, pictures, prompts(), forget) == Accuracies(0, 1, 1, 1)

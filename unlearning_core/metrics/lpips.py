@@ -81,6 +81,11 @@ def _check(pictures: Tensor, backbone: str) -> None:
     if min(pictures.shape[1:3]) < smallest:
         height, width = pictures.shape[1:3]
         raise ValueError(f"LPIPS on {backbone} needs sides of {smallest} pixels or more, got {width} x {height}")
+    check_values(pictures)
+
+
+def check_values(pictures: Tensor) -> None:
+    """Raises ValueError when a value is NaN or outside 0..1."""
     low, high = (value.item() for value in pictures.aminmax())
     if not (low >= -0.01 and high <= 1.01):
         raise ValueError(f"picture values must lie in 0..1, got {low:.3g}..{high:.3g}")

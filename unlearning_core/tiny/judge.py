@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,6 @@ PICTURES_EACH = 48  # of every (concept, style)
 LAYERS = (1, 2)  # AlexNet's second and third ReLU: they see shape and hand, and still read soft pictures
 GRID = 3  # cells a side that a layer's activations are averaged in, so that small shifts don't matter
 BATCH_SIZE = 32
-
-Kind = Literal["concept", "style"]
 
 
 class Verdict(NamedTuple):
@@ -50,14 +48,17 @@ class Accuracy(NamedTuple):
 class Judge:
     """Finds the (concept, style) whose mean training picture is nearest, by the cosine of centred features.
 
-    AlexNet's weights are loaded at the first verdict, and looked for in `folders` first (see `backbones.load_features`,
-    whose errors that verdict raises).
+    A `Judge` of metrics.forgetting. AlexNet's weights are loaded at the first verdict, and looked for in `folders`
+    first (see `backbones.load_features`, whose errors that verdict raises).
     """
+
+    name = "nearest picture (AlexNet features)"
 
     def __init__(
         self, references: Tensor, concepts: Sequence[str], styles: Sequence[str], folders: Sequence[Path] = ()
     ) -> None:
         """`references` [concepts, styles, D]: the mean features of each (concept, style)."""
+        self.domains = {"concept": tuple(concepts), "style": tuple(styles)}
         self._labels = [Verdict(concept, style) for concept in concepts for style in styles]
         flat = references.float().flatten(0, 1)
         self._centre = flat.mean(0)
@@ -82,30 +83,10 @@ class Judge:
         nearest = [(batch - self._centre) @ self._references.T for batch in _features(self._alexnet, pictures)]
         return [self._labels[index] for index in torch.cat(nearest).argmax(1).tolist()]
 
-    def forgotten(self, prompts: Sequence[str]) -> tuple[Kind, str]:
-        """What is to be forgotten: the concept that all forget prompts name, or else the style that all of them name.
-
-        Raises ValueError when they have neither in common.
-        """
-        named = [parse(prompt) for prompt in prompts]
-        concepts, styles = ({words[column] for words in named} for column in (0, 1))
-        if len(concepts) == 1 and (concept := concepts.pop()):
-            return "concept", concept
-        if len(styles) == 1 and (style := styles.pop()):
-            return "style", style
-        raise ValueError(
-            f"the forget prompts {list(prompts)} share no concept and no style that the judge knows: "
-            f"name one of {', '.join(CONCEPTS)}, or one of {', '.join(STYLES)}, in all of them"
-        )
-
-    def unlearning_accuracy(self, pictures: Tensor, prompts: Sequence[str]) -> float:
-        """Share of pictures [B, H, W, 3] in 0..1 that do not show what `prompts`, the forget prompts, name in common.
-
-        Raises ValueError as `forgotten` does.
-        """
-        kind, name = self.forgotten(prompts)
+    def classify(self, pictures: Tensor, domains: Collection[str]) -> dict[str, list[str]]:
+        """For each of `domains`, concept and style, what each of the pictures [B, H, W, 3] in 0..1 shows."""
         verdicts = self.verdicts(pictures)
-        return sum(getattr(verdict, kind) != name for verdict in verdicts) / len(verdicts)
+        return {domain: [getattr(verdict, domain) for verdict in verdicts] for domain in domains}
 
     def accuracy(self, pictures: Tensor, prompts: Sequence[str]) -> Accuracy:
         """Share of pictures [B, H, W, 3] in 0..1 that show the concept, and the style, that their own prompts name.

@@ -90,7 +90,8 @@ def train(
         optimizer.step()
         with torch.no_grad():
             for key, value in modules.state_dict().items():
-                ema[key].lerp_(value, 1 - min(EMA, (step + 1) / (step + 10)))
+                if value.is_floating_point():  # not a batch normalization's count
+                    ema[key].lerp_(value, 1 - min(EMA, (step + 1) / (step + 10)))
         running += loss.item()
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
             seconds = (time.monotonic() - began) / (step + 1 - start)

@@ -1,0 +1,96 @@
+"""Which pictures the measuring nodes draw again, and which they take from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
+KEY = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+SAMPLING = {"sampler_name": "euler", "scheduler": "simple", "steps": 2, "cfg": 3.0, "width": 64, "height": 64}
+
+
+@pytest.fixture(scope="module")
+def vae(pack: Callable[[str], ModuleType]) -> Any:
+    with torch.inference_mode():
+        return pack("nodes.tiny").load_vae(MODEL)
+
+
+@pytest.fixture
+def drawn(
+    pack: Callable[[str], ModuleType], model: Any, clip: Any, vae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
+    """Draws one picture with a new studio and tells how many went through sampling."""
+    studio = pack("nodes.studio")
+    monkeypatch.setattr(studio.folder_paths, "get_temp_directory", lambda: str(tmp_path))
+
+    def draw(patcher: Any = model, prompt: str = "a frog", fresh: bool = False, **changes: Any) -> int:
+        asked: list[int] = []
+        with torch.inference_mode():
+            made = studio.Studio(clip, vae, **(SAMPLING | changes), pictures=1, fresh=fresh)
+            monkeypatch.setattr(made, "bare", lambda patcher: lambda shots: asked.append(len(shots)) or picture())
+            made.cached(patcher)([(prompt, 0)])
+        return sum(asked)
+
+    return draw
+
+
+def picture() -> Tensor:
+    return torch.zeros(1, 64, 64, 3)
+
+
+def scaled(model: Any, strength: float) -> Any:
+    """A clone with a patch on one weight."""
+    patched = model.clone()
+    patched.add_patches({KEY: ("diff", (torch.ones_like(model.model.state_dict()[KEY]),))}, strength)
+    return patched
+
+
+def test_the_same_picture_is_drawn_once(drawn: Callable[..., int], model: Any) -> None:
+    assert drawn() == 1
+    assert drawn() == 0
+    assert drawn(model.clone()) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sampler_name": "heun"}, {"scheduler": "normal"}, {"steps": 3}, {"cfg": 2.0}, {"width": 72}, {"prompt": "a car"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_other_settings_draw_another_picture(drawn: Callable[..., int], changes: dict[str, Any]) -> None:
+    drawn()
+    assert drawn(**changes) == 1
+
+
+def test_patches_count_with_their_values_and_strength(drawn: Callable[..., int], model: Any) -> None:
+    drawn()
+    assert drawn(scaled(model, 1.0)) == 1
+    assert drawn(scaled(model, 1.0)) == 0
+    assert drawn(scaled(model, 0.5)) == 1
+
+
+def test_a_patched_text_encoder_counts(drawn: Callable[..., int], clip: Any, model: Any) -> None:
+    drawn()
+    before = clip.layer_idx
+    try:
+        clip.clip_layer(-2)
+        assert drawn() == 1
+    finally:
+        clip.clip_layer(before)
+
+
+def test_code_on_a_model_is_never_taken_for_the_same(drawn: Callable[..., int], model: Any) -> None:
+    hooked = model.clone()
+    hooked.set_model_sampler_cfg_function(lambda arguments: arguments["uncond"])
+    assert drawn(hooked) == drawn(hooked) == 1
+
+
+def test_fresh_pictures_empty_the_cache(drawn: Callable[..., int]) -> None:
+    drawn()
+    assert drawn(fresh=True) == 1

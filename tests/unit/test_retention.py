@@ -1,0 +1,180 @@
+"""The integrity metric on drawn and on made-up pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.metrics.cache import PictureCache
+from unlearning_core.metrics.drawing import CHUNK, Draw, Shot, check_size
+from unlearning_core.metrics.lpips import Lpips
+from unlearning_core.metrics.retention import Retention, count_shots, measure
+from unlearning_core.model import select
+from unlearning_core.sampling import Sampling, draw
+from unlearning_core.tiny.judge import Judge
+from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
+
+MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
+SAMPLING = Sampling(steps=4, cfg=3.0, width=128, height=128)
+RETAIN = ["a car in noto style", "a house", "a frog in fluent style"]
+
+
+@pytest.fixture(scope="module")
+def lpips() -> Lpips:
+    return Lpips("alex")
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusersModel:
+    return DiffusersModel.load(MODEL)
+
+
+def painted(shots: Sequence[Shot], change: float = 0.0) -> Tensor:
+    """A picture of noise for each shot, mixed with grey; the same picture for the same shot."""
+    pictures = [
+        torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(seed + 1000 * len(prompt)))
+        for prompt, seed in shots
+    ]
+    return torch.lerp(torch.stack(pictures), torch.tensor(0.5), change)
+
+
+def changed_by_seed(shots: Sequence[Shot]) -> Tensor:
+    return torch.cat([painted([shot], 0.1 * (shot[1] - 4)) for shot in shots])
+
+
+def run(lpips: Lpips, unlearned: Draw, base: Draw = painted, **changes: object) -> Retention:
+    options = {"retain": RETAIN, "forget": [], "seeds": range(5, 8), "forget_seeds": range(5, 6), "settings": {}}
+    return measure(base, unlearned, lpips, **{**options, **changes})[0]  # type: ignore[arg-type]
+
+
+def test_the_figures_follow_from_the_distances(lpips: Lpips) -> None:
+    result = run(lpips, changed_by_seed, forget=["a cat face"], forget_seeds=range(5, 7))
+    distances = [value for row in result.retain for value in row.lpips]
+    assert [len(row.lpips) for row in result.retain] == [3, 3, 3]
+    assert result.integrity == pytest.approx(sum(distances) / 9)
+    assert result.median == sorted(distances)[4]
+    assert result.worst.lpips == max(distances)
+    assert result.worst.seed == 7
+    assert list(result.per_seed) == [5, 6, 7]
+    assert result.per_seed[6] == pytest.approx(sum(row.lpips[1] for row in result.retain) / 3)
+    assert result.per_seed[5] < result.per_seed[6] < result.per_seed[7]
+    assert result.forget_distance == pytest.approx(sum(result.forget[0].lpips) / 2)
+    assert 0 < result.ssim < 1
+    assert result.psnr is not None and 0 < result.psnr < 40
+    assert json.loads(json.dumps(result.summary(), allow_nan=False))["worst"]["seed"] == 7
+    assert f"| worst LPIPS | {result.worst.lpips:.4f} ({result.worst.prompt}, seed 7) |" in result.markdown()
+
+
+def test_equal_pictures(lpips: Lpips) -> None:
+    result = run(lpips, painted)
+    assert (result.integrity, result.noise_floor, result.ssim, result.psnr) == (0, 0, pytest.approx(1), None)
+    assert json.loads(json.dumps(result.summary(), allow_nan=False))["retain"][0]["psnr"] == [None, None, None]
+
+
+def test_a_nan_picture_is_named(lpips: Lpips) -> None:
+    def broken(shots: Sequence[Shot]) -> Tensor:
+        pictures = painted(shots)
+        pictures[[shot == ("a house", 6) for shot in shots], 0, 0] = torch.nan
+        return pictures
+
+    with pytest.raises(ValueError, match="unlearned model: its picture of 'a house' with seed 6 has NaN"):
+        run(lpips, broken)
+    with pytest.raises(ValueError, match="base model: its picture of 'a house' with seed 6 has NaN"):
+        run(lpips, painted, base=broken)
+
+
+def test_an_empty_prompt_list_is_refused(lpips: Lpips) -> None:
+    with pytest.raises(ValueError, match="retain prompts: empty"):
+        run(lpips, painted, retain=[])
+
+
+def test_sizes_that_the_model_cannot_draw_are_refused() -> None:
+    check_size(128, 96, multiple=8, smallest=31)
+    with pytest.raises(ValueError, match="width: 100 pixels; this model draws sides that are multiples of 8"):
+        check_size(100, 128, multiple=8, smallest=31)
+    with pytest.raises(ValueError, match="height: 24 pixels; the metric needs sides of 31"):
+        check_size(128, 24, multiple=8, smallest=31)
+
+
+def test_pictures_pass_through_in_chunks(lpips: Lpips) -> None:
+    asked: list[int] = []
+
+    def counting(shots: Sequence[Shot]) -> Tensor:
+        asked.append(len(shots))
+        return painted(shots)
+
+    run(lpips, counting, seeds=range(20))
+    assert max(asked) == CHUNK
+
+
+def test_the_judge_is_asked_about_both_models(lpips: Lpips, model: DiffusersModel) -> None:
+    def base(shots: Sequence[Shot]) -> Tensor:
+        return draw(model, shots, SAMPLING)
+
+    def unlearned(shots: Sequence[Shot]) -> Tensor:
+        """The dog in place of the cat."""
+        return base([(text.replace("cat face", "dog face"), seed) for text, seed in shots])
+
+    forget = [prompt("cat face", style) for style in STYLES]
+    retain = [prompt(concept, "noto") for concept in CONCEPTS if concept != "cat face"]
+    result = run(lpips, unlearned, base, retain=retain, forget=forget, seeds=range(1), judge=Judge.load())
+    assert result.accuracies and result.base_accuracies
+    assert result.unlearning_accuracy == 1
+    assert result.base_accuracies.ua == 0
+    assert result.accuracies.ira == result.base_accuracies.ira
+    assert result.base_accuracies.right is not None and result.base_accuracies.right >= 0.9
+    assert f"judge's own accuracy (base pictures) | {result.base_accuracies.right:.1%}" in result.markdown()
+
+
+def test_pictures_do_not_depend_on_the_batch(lpips: Lpips, model: DiffusersModel) -> None:
+    """Same seed, same picture, whatever else is in the batch: I of 1, 3 and 7 pictures at once against all."""
+    shots = [(text, seed) for text in RETAIN for seed in range(3)]
+    together = draw(model, shots, SAMPLING)
+    for size in (1, 3, 7):
+        parts = torch.cat([draw(model, shots[start : start + size], SAMPLING) for start in range(0, len(shots), size)])
+        assert lpips.distance(together, parts).max() <= 1e-6
+        assert lpips.distance(together, parts, batch_size=size).max() <= 1e-6
+
+
+def test_a_scaled_weight_moves_pictures_the_more_the_further(lpips: Lpips, model: DiffusersModel) -> None:
+    """And a base against itself is at its noise floor, below 1e-6."""
+    name = select([name for name in model.weights() if name.endswith("weight")], "cross_attention_kv")[5]
+
+    class Scale(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * self.factor
+
+    def scaled(factor: float) -> Draw:
+        def draw_scaled(shots: Sequence[Shot]) -> Tensor:
+            with model.attach({name: Scale(factor)}):
+                return draw(model, shots, SAMPLING)
+
+        return draw_scaled
+
+    results = [run(lpips, scaled(factor), scaled(1.0), seeds=range(2)) for factor in (1.0, 1.01, 1.1, 2.0)]
+    integrities = [result.integrity for result in results]
+    assert integrities[0] <= 1e-6 and results[0].noise_floor <= 1e-6
+    assert integrities == sorted(integrities) and integrities[1] > integrities[0]
+
+
+def test_count_of_drawn_pictures(lpips: Lpips, tmp_path: Path) -> None:
+    asked: list[Shot] = []
+
+    def counting(shots: Sequence[Shot]) -> Tensor:
+        asked.extend(shots)
+        return painted(shots)
+
+    cache = PictureCache(tmp_path)
+    base, unlearned = (cache.drawing(lambda _, name=name: {"model": name}, counting) for name in ("base", "other"))
+    run(lpips, unlearned, base, forget=["a cat face"], base_again=counting)
+    assert len(asked) == count_shots(RETAIN, ["a cat face"], 3, 1)

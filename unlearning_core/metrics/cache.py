@@ -1,0 +1,116 @@
+"""Drawn pictures on disk, under everything that determines them, so that a second method costs only its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .backbones import save_atomically
+from .drawing import Draw, Shot
+
+LEVELS = 2**16 - 1  # a picture is kept in 16 bits a value, which moves LPIPS by less than 1e-8
+LIMIT = 4 * 2**30  # bytes
+
+
+class PictureCache:
+    """A folder of pictures with a size limit; the least recently used ones go first.
+
+    A file that is missing, damaged or of another program's making is no error: its picture is drawn again.
+    """
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        """`limit` in bytes."""
+        self.folder = folder
+        self.limit = limit
+        self._size = sum(path.stat().st_size for path in self._files())
+
+    def drawing(self, key_of: Callable[[str], Mapping[str, Any]], draw: Draw) -> Draw:
+        """`draw`, asked only for pictures that are not here yet.
+
+        `key_of` gives, for a prompt, JSON that says everything that determines its pictures besides the seed: the
+        weights and the encoded prompt (see `digest`), sampler, scheduler, steps, cfg, size and precision.
+        """
+
+        def cached(shots: Sequence[Shot]) -> Tensor:
+            keys = {prompt: json.dumps(key_of(prompt), sort_keys=True) for prompt, _ in shots}
+            paths = [self._path(keys[prompt], prompt, seed) for prompt, seed in shots]
+            pictures = [_read(path) for path in paths]
+            missing = [index for index, picture in enumerate(pictures) if picture is None]
+            if missing:
+                for index, picture in zip(missing, draw([shots[index] for index in missing]), strict=True):
+                    self._write(paths[index], picture)
+                    pictures[index] = quantized(picture)
+            return torch.stack([picture for picture in pictures if picture is not None])
+
+        return cached
+
+    def clear(self) -> None:
+        """Removes every picture."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+        self._size = 0
+
+    def _path(self, key: str, prompt: str, seed: int) -> Path:
+        name = hashlib.sha256(json.dumps([key, prompt, seed]).encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def _write(self, path: Path, picture: Tensor) -> None:
+        if not picture.isfinite().all():
+            return  # `check_drawn` tells whose picture it is
+        save_atomically({"picture": _levels(picture).to(torch.uint16)}, path)
+        self._size += path.stat().st_size
+        if self._size > self.limit:
+            self._make_room(path)
+
+    def _make_room(self, newest: Path) -> None:
+        files = sorted(self._files(), key=lambda path: path.stat().st_mtime_ns)
+        sizes = {path: path.stat().st_size for path in files}
+        self._size = sum(sizes.values())
+        for path in files:
+            if self._size <= self.limit:
+                break
+            if path != newest:
+                path.unlink(missing_ok=True)
+                self._size -= sizes[path]
+
+    def _files(self) -> list[Path]:
+        return list(self.folder.glob("??/*.safetensors"))
+
+
+def digest(*parts: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes of tensors: the weights part of a cache key."""
+    sha = hashlib.sha256()
+    for part in parts:
+        for name in sorted(part):
+            tensor = part[name].detach().cpu().contiguous()
+            sha.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+            sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
+        sha.update(b"\n")
+    return sha.hexdigest()
+
+
+def quantized(picture: Tensor) -> Tensor:
+    """What comes back of a picture in 0..1 after it was stored."""
+    return _levels(picture) / LEVELS
+
+
+def _levels(picture: Tensor) -> Tensor:
+    return (picture.float().cpu() * LEVELS).round()
+
+
+def _read(path: Path) -> Tensor | None:
+    """The stored picture, now the most recently used one."""
+    try:
+        picture = load_file(path)["picture"]
+        path.touch()
+    except (OSError, SafetensorError, KeyError):
+        return None
+    return picture.float() / LEVELS

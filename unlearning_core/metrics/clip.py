@@ -1,0 +1,149 @@
+"""Pictures and prompts in one space: open_clip models, CLIPScore and CMMD."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .lpips import check_values
+
+BATCH_SIZE = 32
+CMMD_SIGMA = 10.0  # of the RBF kernel, and the scale of the result: Jayasumana et al. 2024 (arXiv 2401.09603)
+CMMD_SCALE = 1000.0
+CONFIG = "open_clip_config.json"
+
+
+class ClipNotFound(FileNotFoundError):
+    """An open_clip model's weights are neither on this machine nor within reach."""
+
+
+class Clip:
+    """An open_clip model in fp32. `name` says which, for a report."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, device: str | torch.device = "cpu") -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        cfg = model.visual.preprocess_cfg
+        self._size = (cfg["size"], cfg["size"]) if isinstance(cfg["size"], int) else tuple(cfg["size"])
+        self._mode = cfg["interpolation"]
+        self._squash = cfg["resize_mode"] == "squash"
+        self._mean, self._std = (torch.tensor(cfg[key], device=self.device).view(3, 1, 1) for key in ("mean", "std"))
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Clip:
+        """From an open_clip folder: open_clip_config.json, weights in safetensors, tokenizer; nothing is downloaded.
+
+        Raises ClipNotFound when a file is missing, and ValueError when one is damaged.
+        """
+        weights = folder / "open_clip_model.safetensors"
+        for path in (folder / CONFIG, weights):
+            if not path.is_file():
+                raise ClipNotFound(f"the CLIP model in {folder} lacks {path.name}")
+        return cls(folder.name, *_create(f"local-dir:{folder}", None, weights), device)
+
+    @classmethod
+    def pretrained(
+        cls, model: str, weights: str, cache: Path | None = None, device: str | torch.device = "cpu"
+    ) -> Clip:
+        """open_clip's `model`, such as ViT-B-32, with a tag of its list, such as laion2b_s34b_b79k, or a local file.
+
+        A tag is looked for in `cache` (the Hugging Face cache by default) and then downloaded. Raises ValueError for
+        an unknown model or tag or a damaged file, and ClipNotFound for weights that are not to be had.
+        """
+        import open_clip
+
+        if model not in open_clip.list_models():
+            raise ValueError(f"open_clip has no model called {model!r}: choose one of open_clip.list_models()")
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        path = Path(weights).expanduser()
+        if weights not in tags and not path.is_file():
+            raise ClipNotFound(f"CLIP weights {weights!r}: no such file, and {model}'s tags are {', '.join(tags)}")
+        source = path if path.is_file() else None
+        return cls(f"{model} {path.name}", *_create(model, weights, source, cache), device)
+
+    @torch.no_grad()
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """[B, H, W, 3] in 0..1 -> unit vectors [B, D] on the CPU. Raises ValueError for NaN or values outside 0..1."""
+        check_values(pictures)
+        batches = [self._prepared(batch) for batch in pictures.split(BATCH_SIZE)]
+        return torch.cat([self._model.encode_image(batch, normalize=True).cpu() for batch in batches])
+
+    @torch.no_grad()
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Unit vectors [len(prompts), D] on the CPU."""
+        tokens = self._tokenizer(list(prompts)).to(self.device)
+        return self._model.encode_text(tokens, normalize=True).cpu()
+
+    def scores(self, embedded: Tensor, prompts: Sequence[str]) -> Tensor:
+        """CLIPScore (Hessel et al. 2021, arXiv 2104.08718) of embedded pictures [B, D] and the prompt of each: [B].
+
+        100 max(cos, 0), torchmetrics' scale: 100 is the same direction. Raises ValueError when the counts differ.
+        """
+        if len(embedded) != len(prompts):
+            raise ValueError(f"CLIPScore needs one prompt for each picture, got {len(prompts)} for {len(embedded)}")
+        known = list(dict.fromkeys(prompts))
+        texts = self.embed_prompts(known)
+        return 100 * (embedded * texts[[known.index(prompt) for prompt in prompts]]).sum(1).clamp(min=0)
+
+    def _prepared(self, pictures: Tensor) -> Tensor:
+        """Resized, cropped and normalized as the model was trained: [B, H, W, 3] -> [B, 3, h, w]."""
+        planes = pictures.to(self.device, torch.float32).permute(0, 3, 1, 2)
+        height, width = self._size
+        if not self._squash:
+            scale = max(height / planes.shape[2], width / planes.shape[3])
+            planes = _resized(planes, (round(planes.shape[2] * scale), round(planes.shape[3] * scale)), self._mode)
+            top, left = (planes.shape[2] - height) // 2, (planes.shape[3] - width) // 2
+            planes = planes[:, :, top : top + height, left : left + width]
+        return (_resized(planes, (height, width), self._mode) - self._mean) / self._std
+
+
+def cmmd(first: Tensor, second: Tensor) -> float:
+    """CMMD (Jayasumana et al. 2024, arXiv 2401.09603) of two sets of CLIP embeddings, unit vectors [N, D] and [M, D].
+
+    The maximum mean discrepancy under an RBF kernel, with the authors' kernel width, scale and (biased) estimator, so
+    equal sets are at 0. Raises ValueError for an empty set.
+    """
+    if not len(first) or not len(second):
+        raise ValueError("CMMD needs at least one picture in each set")
+    x, y = first.double(), second.double()
+    return CMMD_SCALE * (_kernel_mean(x, x) + _kernel_mean(y, y) - 2 * _kernel_mean(x, y))
+
+
+def _kernel_mean(x: Tensor, y: Tensor) -> float:
+    return torch.exp(-torch.cdist(x, y).square() / (2 * CMMD_SIGMA**2)).mean().item()
+
+
+def _resized(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """[B, 3, H, W] -> [B, 3, *size], as Pillow resizes."""
+    return F.interpolate(planes, size, mode=mode, antialias=True).clamp(0, 1)
+
+
+def _create(model: str, weights: str | None, file: Path | None, cache: Path | None = None) -> tuple[Any, Any]:
+    """open_clip's model and tokenizer; `file` is what a message names."""
+    import open_clip
+
+    try:
+        created = open_clip.create_model(
+            model, weights, cache_dir=str(cache) if cache else None, weights_only=True, require_pretrained=True
+        )
+        return created, open_clip.get_tokenizer(model)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"the CLIP weights {file or weights} are damaged: copy or fetch them again ({error})"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        if file:
+            raise ValueError(f"the CLIP weights {file} do not fit {model} or are damaged ({error})") from error
+        raise ClipNotFound(
+            f"CLIP {model} needs the weights {weights}, which are not on this machine and could not be downloaded "
+            f"({error}); give a local file instead, or the shipped model"
+        ) from error

@@ -1,0 +1,70 @@
+"""FID (Heusel et al. 2017, arXiv 1706.08500) through torchmetrics, on Inception weights that are already here."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CHECKPOINT = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's port of the original network
+
+
+class InceptionNotFound(FileNotFoundError):
+    """The weights are in none of the places looked at."""
+
+
+class Fid:
+    """FID between base and unlearned pictures, as they come; never an estimate on other features."""
+
+    def __init__(self, folders: Sequence[Path] = (), device: str | torch.device = "cpu") -> None:
+        """Raises InceptionNotFound, and ValueError for a damaged file; nothing is downloaded."""
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        path = _checked(find_inception(folders), folders)
+        self._device = torch.device(device)
+        self._metric = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=str(path)).to(device)
+
+    @torch.no_grad()
+    def add(self, base: Tensor, unlearned: Tensor) -> None:
+        """Pictures [B, H, W, 3] in 0..1 of both."""
+        for pictures, is_base in ((base, True), (unlearned, False)):
+            self._metric.update(pictures.to(self._device).permute(0, 3, 1, 2), real=is_base)
+
+    def result(self) -> float:
+        """FID of everything added; at least two pictures of each."""
+        return self._metric.compute().item()
+
+
+def find_inception(folders: Sequence[Path] = ()) -> Path | None:
+    """The checkpoint in one of `folders`, or else where torch-fidelity downloads it to."""
+    return next((path for path in _places(folders) if path.is_file()), None)
+
+
+def _places(folders: Sequence[Path]) -> list[Path]:
+    return [folder / CHECKPOINT for folder in (*folders, Path(torch.hub.get_dir()) / "checkpoints")]
+
+
+def _checked(path: Path | None, folders: Sequence[Path]) -> Path:
+    """The same path, once the file has the hash in its name and reads as plain tensors; torchmetrics unpickles it."""
+    if path is None:
+        looked = ", ".join(str(place) for place in _places(folders))
+        raise InceptionNotFound(
+            f"FID needs {CHECKPOINT} (torch-fidelity's release v0.2.0), looked for at {looked}. "
+            "Without it, use the Fréchet distance on AlexNet features"
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(_hash_prefix()):
+        raise ValueError(f"{path} is damaged (sha256 {digest[:8]}…, not the one in its name): fetch it again")
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors and was not opened ({error})") from error
+    return path
+
+
+def _hash_prefix() -> str:
+    return Path(CHECKPOINT).stem.rsplit("-", 1)[1]
