@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from comfyui import PromptError, Server
 from safetensors import safe_open
 from safetensors.torch import load, save_file
 
+from unlearning_core.methods import METHODS
 from unlearning_core.patch import UnlearningPatch
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
@@ -36,7 +38,6 @@ def unlearn(**changes: Any) -> dict[str, Any]:
         "overwrite_prompt": "a dog face",
         "retain_prompts": "a car\na frog in noto style",
         "method": "ovw",
-        "method.help_weight": 3.0,
         "steps": 3,
         "learning_rate": 2e-3,
         "weights": "method default",
@@ -49,7 +50,10 @@ def unlearn(**changes: Any) -> dict[str, Any]:
         "run_steps": 3,
         "run_cfg": 3.0,
     }
-    return node("UnlearnConcept", **(inputs | changes))
+    chosen = inputs | changes
+    kind = METHODS.get(chosen["method"])
+    options = {f"method.{spec.name}": spec.default for spec in fields(kind)} if kind else {}
+    return node("UnlearnConcept", **(options | chosen))
 
 
 def training(prefix: str, **changes: Any) -> Graph:
@@ -167,7 +171,7 @@ def test_saved_patch_in_our_loader_and_in_the_stock_loader(server: Server, run_p
     entry = run_prompt(
         {
             "load": node("LoadTinyT2I"),
-            "ours": node("LoadPatchedModel", model=["load", 0], patch_file=name, strength=1.0, check_base=True),
+            "ours": loader("load", name, 1.0),
             "stock": node("LoraLoaderModelOnly", model=["load", 0], lora_name=name, strength_model=1.0),
             "zero": node("LoadPatchedModel", model=["load", 0], patch_file=name, strength=0.0, check_base=True),
         }
@@ -206,9 +210,7 @@ def test_sd15_checkpoint(server: Server, run_prompt: RunPrompt, write_sd15: Call
         run_prompt(
             {
                 "load": graph["load"],
-                "ours": node(
-                    "LoadPatchedModel", model=["load", 0], patch_file="tiny.safetensors", strength=1.0, check_base=True
-                ),
+                "ours": loader("load", "tiny.safetensors", 1.0),
             }
             | sampling("never", "ours")
         )
@@ -222,7 +224,7 @@ def test_sd15_checkpoint(server: Server, run_prompt: RunPrompt, write_sd15: Call
         ({"overwrite_prompt": "a dog\na bear"}, "2 lines for 1 forget prompts"),
         ({"steps": 0}, "smaller than min of 1"),
         ({"method.help_weight": -1.0}, "smaller than min of 0"),
-        ({"method": "magic"}, "method: unknown; choose one of ovw, esd"),
+        ({"method": "magic"}, "method: unknown; choose one of ovw, "),
     ],
 )
 def test_bad_unlearning_input_is_refused_before_anything_runs(
@@ -238,6 +240,77 @@ def test_bad_metric_input_is_refused_before_training(run_prompt: RunPrompt) -> N
         run_prompt(trained | {"metric": metric(retain_prompts="")})
     with pytest.raises(PromptError, match="'a house' is a forget prompt too"):
         run_prompt(trained | {"metric": metric(forget_prompts="a house")})
+
+
+def loader(model: str, patch_file: str, strength: float) -> dict[str, Any]:
+    return node("LoadPatchedModel", model=[model, 0], patch_file=patch_file, strength=strength, check_base=True)
+
+
+def test_patches_stack_scale_and_cancel(server: Server, run_prompt: RunPrompt) -> None:
+    """Two patches minus one of them is the other, bit for bit."""
+    first, second = (str(saved_patch(server, run_prompt(training(f"stack {seed}", seed=seed))).name) for seed in (1, 2))
+    entry = run_prompt(
+        {
+            "load": node("LoadTinyT2I"),
+            "first": loader("load", first, 1.0),
+            "both": loader("first", second, 1.0),
+            "minus first": loader("both", first, -1.0),
+            "second": loader("load", second, 1.0),
+            "halves": loader("half", second, 0.5),
+            "half": loader("load", second, 0.5),
+            "none": loader("second", second, -1.0),
+        }
+        | {
+            key: value
+            for model in ("load", "both", "minus first", "second", "halves", "none")
+            for key, value in sampling(f"by {model}", model).items()
+        }
+    )
+    drawn = {model: latent(server, entry, f"by {model}") for model in ("load", "both", "minus first", "second")}
+    assert torch.equal(drawn["minus first"], drawn["second"])
+    assert torch.equal(latent(server, entry, "by halves"), drawn["second"])
+    assert torch.equal(latent(server, entry, "by none"), drawn["load"])
+    assert not torch.equal(drawn["both"], drawn["second"])
+
+
+def test_unlearning_on_a_patched_model(server: Server, run_prompt: RunPrompt) -> None:
+    """The second patch names the first in its file, and its loader wants it underneath."""
+    first = str(saved_patch(server, run_prompt(training("continual first"))).name)
+    graph = training("continual second", forget_prompts="a car", overwrite_prompt="a house", retain_prompts="a frog")
+    graph["first"] = loader("load", first, 1.0)
+    graph["unlearn"]["inputs"]["model"] = ["first", 0]
+    path = saved_patch(server, entry := run_prompt(graph | sampling("trained", "unlearn")))
+    assert UnlearningPatch.load(path).record.base.patched
+    load = {"load": graph["load"], "second": loader("first", path.name, 1.0)}
+    again = run_prompt(load | {"first": graph["first"]} | sampling("loaded", "second"))
+    assert torch.equal(latent(server, again, "loaded"), latent(server, entry, "trained"))
+    with pytest.raises(PromptError, match="patches were on it that are missing here"):
+        run_prompt({"load": graph["load"], "second": loader("load", path.name, 1.0)} | sampling("never", "second"))
+
+
+@pytest.mark.parametrize("method", ["ovw", "salun"])
+def test_pictures_in_place_of_the_models_own(run_prompt: RunPrompt, server: Server, method: str) -> None:
+    graph = training("pictures", method=method)
+    drawn = sampling("drawn", "load")
+    graph |= drawn
+    graph["unlearn"]["inputs"] |= {"forget_latents": ["drawn sampled", 0], "learning_rate": 1e-3}
+    with_pictures = UnlearningPatch.load(saved_patch(server, run_prompt(graph)))
+    without = UnlearningPatch.load(saved_patch(server, run_prompt(training("without", method=method))))
+    assert with_pictures.tensors.keys() == without.tensors.keys()
+    assert any(not torch.equal(with_pictures.tensors[key], without.tensors[key]) for key in without.tensors)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_patch_that_the_stock_loader_opens(
+    server: Server, run_prompt: RunPrompt, method: str
+) -> None:
+    graph = training(f"stock {method}", method=method, weights="method default")
+    name = saved_patch(server, entry := run_prompt(graph | sampling("trained", "unlearn"))).name
+    stock = node("LoraLoaderModelOnly", model=["load", 0], lora_name=name, strength_model=1.0)
+    again = run_prompt({"load": graph["load"], "stock": stock} | sampling("by stock", "stock"))
+    trained = latent(server, entry, "trained")
+    assert trained.isfinite().all()
+    assert torch.equal(latent(server, again, "by stock"), trained)
 
 
 def test_unreadable_patch_files_are_refused(server: Server, run_prompt: RunPrompt, tmp_path: Path) -> None:
