@@ -88,6 +88,14 @@ class DiffusersModel:
         pictures = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
         return ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1)
 
+    @torch.no_grad()
+    def to_latents(self, pictures: Tensor) -> Tensor:
+        """Latents of pictures [B, H, W, 3] in 0..1: what `decode` turns back."""
+        vae = self.pipeline.vae
+        encoded = vae.encode(pictures.movedim(-1, 1).to(self.device, vae.dtype) * 2 - 1)
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return latents.float() * vae.config.scaling_factor
+
     def weights(self) -> dict[str, Tensor]:
         return {_patch_name(name): weight.detach() for name, weight in self.unet.named_parameters()}
 

@@ -70,7 +70,7 @@ class _Sheet:
 
     def __init__(self, rows: Sequence[SheetRow]) -> None:
         self.sections = [section for kind in (True, False) if (section := [row for row in rows if row.forget is kind])]
-        sizes = [_drawn_size(row.base) for row in rows]
+        sizes = [drawn_size(row.base) for row in rows]
         self.cell = (max(width for width, _ in sizes), max(height for _, height in sizes))
         self.columns = 2 if len(rows) > SIDE_BY_SIDE else 1
         self.block = 3 * self.cell[0] + 2 * GAP
@@ -102,7 +102,7 @@ class _Sheet:
         self._text((right, middle), top_value, 14, FAINT, anchor="rm")
         left = right - round(self._length(top_value, 14)) - 7 - width
         ramp = colour_heat(torch.linspace(0, HEAT_RANGE, width).expand(height, width))
-        self.image.paste(_to_image(ramp), (left, middle - height // 2))
+        self.image.paste(to_image(ramp), (left, middle - height // 2))
         self._text((left - 7, middle), "LPIPS 0", 14, FAINT, anchor="rm")
 
     def _section(self, rows: Sequence[SheetRow], top: int) -> int:
@@ -127,9 +127,9 @@ class _Sheet:
             self._text((left + index * (self.cell[0] + GAP), top + LABELS // 2 - 3), label, 14, FAINT)
 
     def _row(self, row: SheetRow, left: int, top: int, colour: tuple[int, int, int]) -> None:
-        size = _drawn_size(row.base)
+        size = drawn_size(row.base)
         for index, picture in enumerate((row.base, row.unlearned, colour_heat(row.heat_map))):
-            image = _to_image(picture).resize(size, Image.Resampling.LANCZOS)
+            image = to_image(picture).resize(size, Image.Resampling.LANCZOS)
             self.image.paste(image, (left + index * (self.cell[0] + GAP), top))
         middle = top + self.cell[1] + 15
         distance = f"LPIPS {row.distance:.3f}"
@@ -143,10 +143,10 @@ class _Sheet:
     def _text(
         self, place: tuple[float, float], text: str, size: int, colour: tuple[int, int, int], anchor: str = "lm"
     ) -> None:
-        self.pen.text(place, _spaced(text), fill=colour, font=_font(size), anchor=anchor)
+        self.pen.text(place, spaced(text), fill=colour, font=font(size), anchor=anchor)
 
     def _length(self, text: str, size: int) -> float:
-        return self.pen.textlength(_spaced(text), font=_font(size))
+        return self.pen.textlength(spaced(text), font=font(size))
 
     def _shortened(self, text: str, size: int, room: float) -> str:
         if self._length(text, size) <= room:
@@ -156,21 +156,21 @@ class _Sheet:
 
 
 @cache
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _spaced(text: str) -> str:
+def spaced(text: str) -> str:
     """Pillow's own font has a space so narrow that words run together."""
     return text.replace(" ", "  ")
 
 
-def _drawn_size(picture: Tensor) -> tuple[int, int]:
+def drawn_size(picture: Tensor) -> tuple[int, int]:
     """Width and height that a picture [H, W, 3] is drawn at."""
     height, width = picture.shape[:2]
     scale = min(max(max(height, width), SMALLEST), LARGEST) / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _to_image(picture: Tensor) -> Image.Image:
+def to_image(picture: Tensor) -> Image.Image:
     return Image.fromarray((picture.float().cpu().clamp(0, 1) * 255).round().byte().numpy())
