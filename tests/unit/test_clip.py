@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unlearning_core.metrics.clip import Clip, ClipNotFound, clip_named, cmmd
-from unlearning_core.tiny.clip import FOLDER, groups
+from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip, ClipNotFound, clip_named, cmmd
+from unlearning_core.tiny.clip import groups
 from unlearning_core.tiny.world import SIZE, prompts
 
 SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"
@@ -23,7 +23,7 @@ SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return Clip.load(FOLDER)
+    return Clip.load(SHIPPED_FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def pictures() -> Tensor:
 
 
 def test_the_shipped_model_is_small_and_reads_unseen_pictures(clip: Clip, pictures: Tensor) -> None:
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 4 * 2**20
+    assert sum(path.stat().st_size for path in SHIPPED_FOLDER.iterdir()) <= 4 * 2**20
     images = clip.embed_pictures(pictures)
     for _, captions, right in groups():
         found = (images @ clip.embed_prompts(captions).T).argmax(1)
@@ -101,7 +101,7 @@ def test_cmmd_grows_with_the_share_of_other_pictures(clip: Clip, pictures: Tenso
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FOLDER, tmp_path / "copied"))
+    return Path(shutil.copytree(SHIPPED_FOLDER, tmp_path / "copied"))
 
 
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_config.json"])

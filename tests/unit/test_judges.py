@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from unlearning_core.hosts.diffusers import DiffusersModel
-from unlearning_core.metrics.clip import Clip
+from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.forgetting import Accuracies, Judge, accuracies
 from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse_domains
 from unlearning_core.sampling import Sampling, draw
-from unlearning_core.tiny.clip import FOLDER
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
@@ -39,7 +38,7 @@ def classifier(model: DiffusersModel) -> DiffusionClassifier:
 
 @pytest.fixture(scope="module")
 def clip_judge() -> ClipJudge:
-    return ClipJudge(Clip.load(FOLDER), parse_domains(LABELS))
+    return ClipJudge(Clip.load(SHIPPED_FOLDER), parse_domains(LABELS))
 
 
 def base_accuracies(judge: Judge, pictures: Tensor) -> Accuracies:

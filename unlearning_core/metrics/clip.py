@@ -20,6 +20,7 @@ CMMD_SIGMA = 10.0  # of the RBF kernel, and the scale of the result: Jayasumana 
 CMMD_SCALE = 1000.0
 CONFIG = "open_clip_config.json"
 SHIPPED = "shipped"
+SHIPPED_FOLDER = Path(__file__).parents[1] / "tiny" / "clip"
 
 
 class ClipNotFound(FileNotFoundError):
@@ -116,12 +117,10 @@ def clip_named(text: str, folders: Sequence[Path] = ()) -> Callable[[str | torch
     for text of another form or a name that leads out of the folders.
     """
     if text == SHIPPED:
-        from ..tiny.clip import FOLDER
-
-        return partial(Clip.load, FOLDER)
+        return partial(Clip.load, SHIPPED_FOLDER)
     name, _, weights = text.strip().partition(" ")
     wanted = weights.strip() or name
-    if Path(wanted).name != wanted:
+    if not wanted or Path(wanted).name != wanted:
         raise ValueError(f"CLIP model: {wanted!r} must be a plain name, of something in the models folder")
     found = next((folder / wanted for folder in folders if (folder / wanted).exists()), None)
     if weights:
