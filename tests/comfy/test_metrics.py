@@ -6,14 +6,18 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from comfyui import PromptError, Server
 
+from unlearning_core.cli import main
+
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
 Graph = dict[str, dict[str, Any]]
 
+MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 MEASURED = {
     "retain_prompts": "a car in noto style\na frog in fluent style",
     "forget_prompts": "a cat face in noto style",
@@ -152,6 +156,26 @@ def test_retention_metric_leaves_its_figures(server: Server, run_prompt: RunProm
     assert [file["subfolder"] for file in output["report"]] == ["mine", "mine"]
     distances = [float(row["value"]) for row in rows if (row["figure"], row["kind"]) == ("lpips", "retain")]
     assert sum(distances) / 4 == pytest.approx(read["integrity"])
+
+
+def test_the_command_gives_the_nodes_integrity(server: Server, run_prompt: RunPrompt, tmp_path: Path) -> None:
+    """Same model, patch, prompts and seeds: `unlearn evaluate` with diffusers, and the node."""
+    save = node("SaveUnlearningPatch", patch=["unlearn", 1], filename_prefix="both")
+    nodes = graph(metric=node("RetentionMetric", **BOTH, **(MEASURED | {"steps": 15})), save=save)
+    nodes["unlearn"]["inputs"]["learning_rate"] = 1e-2
+    entry = run_prompt(nodes)
+    [file] = entry["outputs"]["save"]["patch"]
+    [figures] = entry["outputs"]["metric"]["retention"]
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{MEASURED['retain_prompts']}\n[forget]\n{MEASURED['forget_prompts']}\n")
+    patch = server.base_directory / "output" / file["subfolder"] / file["filename"]
+    options = {name: MEASURED[name] for name in ("seed", "seeds", "forget_seeds", "steps", "cfg", "width", "height")}
+    options |= {"steps": 15, "base": MODEL, "patch": patch, "prompts": prompts, "out": tmp_path / "out"}
+    main(["evaluate", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())])
+    [found] = json.loads((tmp_path / "out" / "figures.json").read_text())["models"]
+    assert figures["integrity"] > 0.05
+    assert found["retention"]["integrity"] == pytest.approx(figures["integrity"], abs=1e-3)
+    assert found["retention"]["forget_distance"] == pytest.approx(figures["forget_distance"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
