@@ -132,7 +132,7 @@ def judged(bench: Bench, cache: PictureCache) -> dict[str, tuple[float, float]]:
     domains = parse_domains(LABELS)
     nearest, clip = Judge.load(), ClipJudge(Clip.load(SHIPPED_FOLDER), domains)
     found = {}
-    for judge in (nearest, clip, DiffusionClassifier(bench.model, bench.model.to_latents, domains)):
+    for judge in (nearest, clip, DiffusionClassifier(bench.model, bench.model.latents, domains)):
         verdicts = judge.classify(pictures, list(judge.domains))
         concept, style = (
             sum(label == label_of(text, labels) for label, text in zip(verdicts[domain], PROMPTS, strict=True))

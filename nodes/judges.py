@@ -105,13 +105,6 @@ class DiffusionClassifierJudge(io.ComfyNode):
             latents = vae.encode(pictures)
             # The unlearned model shares these weights, and its patch may be on them.
             comfy.model_management.load_models_gpu([base_model], force_full_load=True)
-            return model.latent_format.process_in(latents)
+            return model.latents(latents)
 
-        return io.NodeOutput(
-            DiffusionClassifier(
-                model,
-                to_latents,
-                parse_domains(labels),
-                lambda latents, sigma, noise: model.model_sampling.noise_scaling(sigma, noise, latents),
-            )
-        )
+        return io.NodeOutput(DiffusionClassifier(model, to_latents, parse_domains(labels)))

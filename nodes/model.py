@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention
+import comfy.lora
 import comfy.model_management
 import comfy.sample
 import comfy.sampler_helpers
@@ -44,7 +45,8 @@ class ComfyModel:
         return [self._encoded[prompt] for prompt in prompts]
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
-        batch = comfy.samplers.cond_cat([self._conds_for(cond, x) for cond in conds], device=x.device)
+        joined = comfy.samplers.cond_cat([self._conds_for(cond, x) for cond in conds])
+        batch = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in joined.items()}
         options = {
             **self.patcher.model_options["transformer_options"],
             "optimized_attention_override": differentiable_attention,
@@ -83,8 +85,22 @@ class ComfyModel:
         sigma_max = self.model_sampling.sigma_max.to(noise)
         return self.model_sampling.noise_scaling(sigma_max, noise, torch.zeros_like(noise), max_denoise=True)
 
+    @torch.no_grad()
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return self.model_sampling.noise_scaling(sigma.view(-1, *[1] * (x0.ndim - 1)), noise, x0)
+
+    def latents(self, samples: Tensor) -> Tensor:
+        """LATENT samples [B, C, H, W] in the model's own scale."""
+        return self.patcher.model.process_latent_in(samples)
+
     def weights(self) -> dict[str, Tensor]:
         return base_weights(self.patcher)
+
+    def changes(self) -> dict[str, Tensor]:
+        return patch_changes(self.patcher)
+
+    def module(self, name: str) -> nn.Module:
+        return comfy.utils.get_attr(self.patcher.model, self.names[name].rpartition(".")[0])
 
     @contextmanager
     def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -101,8 +117,7 @@ class ComfyModel:
 
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
-        module, _, kind = self.names[name].rpartition(".")
-        return comfy.utils.get_attr(self.patcher.model, module), f"{kind}_function"
+        return self.module(name), f"{name.rpartition('.')[2]}_function"
 
 
 def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -147,6 +162,16 @@ def patch_names(model: ModelPatcher) -> dict[str, str]:
         if kind in ("weight", "bias") and hasattr(owner, f"{kind}_function"):
             names[f"lora_unet_{module.replace('.', '_')}.{kind}" if key in diffusers else f"{module}.{kind}"] = key
     return names
+
+
+def patch_changes(model: ModelPatcher) -> dict[str, Tensor]:
+    """What the patches on a MODEL add to the weights of `base_weights`, in fp32 on the CPU."""
+    shapes = base_weights(model)
+    return {
+        name: comfy.lora.calculate_weight(model.patches[key], torch.zeros(shapes[name].shape), key)
+        for name, key in patch_names(model).items()
+        if key in model.patches
+    }
 
 
 def base_weights(model: ModelPatcher) -> dict[str, Tensor]:

@@ -29,7 +29,13 @@ def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
         private.model.requires_grad_(False)
         yield private
     finally:
-        comfy.model_management.unload_model_and_clones(private)
+        _unload(private)
+
+
+def _unload(private: ModelPatcher) -> None:
+    """Takes this one model off its device."""
+    others = [loaded for loaded in comfy.model_management.current_loaded_models if loaded.model is not private]
+    comfy.model_management.free_memory(1e30, private.load_device, keep_loaded=others)
 
 
 def _reload(model: ModelPatcher) -> ModelPatcher:

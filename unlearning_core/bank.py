@@ -1,5 +1,6 @@
-"""Latents to train on: the frozen base model's own sampling trajectories, with every prediction made on the way.
+"""Latents to train on, with every prediction of the frozen base model that an objective compares with.
 
+They come from the base's own sampling trajectories, or from pictures (the base's or the user's) at random noise.
 Guided sampling needs the base's predictions at each step anyway. They are kept, so that the training loop calls the
 trained network only; ESD's reference code restarts a sampling run for every training step instead.
 """
@@ -7,8 +8,9 @@ trained network only; ESD's reference code restarts a sampling run for every tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ BATCH = 16  # runs sampled together
 
 @dataclass(frozen=True)
 class Run:
-    """One sampling run of the base.
+    """One sampling run of the base, or one picture.
 
     `prompt` is what the trained model will see at the run's latents, `overwrite` what it is to draw instead (a retain
     prompt is its own), `guide` the one of the two that the run follows.
@@ -34,11 +36,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Batch:
-    """Latents [B, C, H, W] at sigma [B], and the frozen base's noise predictions there."""
+    """Latents [B, C, H, W] at sigma [B] on the way to pictures x0, and the frozen base's noise predictions there."""
 
     x: Tensor
+    x0: Tensor
     sigma: Tensor
     conds: list[Cond]
+    overwrites: list[Cond]
     e_cond: Tensor  # under the run's prompt
     e_uncond: Tensor  # under the empty prompt
     e_overwrite: Tensor  # under the run's overwrite prompt
@@ -46,20 +50,26 @@ class Batch:
     def __len__(self) -> int:
         return len(self.conds)
 
+    @property
+    def noise(self) -> Tensor:
+        """The noise prediction that leads to x0: the target of the denoising loss."""
+        return (self.x - self.x0) / self.sigma.view(-1, *[1] * (self.x.ndim - 1))
+
     def join(self, other: Batch) -> Batch:
         """This batch followed by `other`."""
-        names = ("x", "sigma", "e_cond", "e_uncond", "e_overwrite")
-        joined = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
-        return Batch(conds=self.conds + other.conds, **joined)
+        return Batch(*(_joined(getattr(self, spec.name), getattr(other, spec.name)) for spec in fields(Batch)))
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Every step of N runs: latents and noise predictions [N, steps, C, H, W] at sigma [steps]."""
+    """N runs of latents and noise predictions [N, steps, C, H, W] at sigma [steps], with their pictures x0 [N, ...]."""
 
+    runs: list[Run]
     x: Tensor
+    x0: Tensor
     sigma: Tensor
     conds: list[Cond]
+    overwrites: list[Cond]
     e_cond: Tensor
     e_uncond: Tensor
     e_overwrite: Tensor
@@ -70,8 +80,9 @@ class Trajectories:
         step = torch.randint(len(self.sigma), (count,), generator=generator)
         stacks = (self.x, self.e_cond, self.e_uncond, self.e_overwrite)
         x, e_cond, e_uncond, e_overwrite = (stack[run.to(stack.device), step.to(stack.device)] for stack in stacks)
-        sigma = self.sigma[step.to(self.sigma.device)]
-        return Batch(x, sigma, [self.conds[index] for index in run.tolist()], e_cond, e_uncond, e_overwrite)
+        x0, sigma = self.x0[run.to(self.x0.device)], self.sigma[step.to(self.sigma.device)]
+        conds, overwrites = ([stack[index] for index in run.tolist()] for stack in (self.conds, self.overwrites))
+        return Batch(x, x0, sigma, conds, overwrites, e_cond, e_uncond, e_overwrite)
 
 
 @dataclass(frozen=True)
@@ -82,17 +93,15 @@ class Bank:
     retain: Trajectories | None  # None when nothing is to be held
 
 
-def forget_runs(pairs: Sequence[tuple[str, str]], least: int, seed: int, follow_overwrite: bool) -> list[Run]:
-    """At least `least` runs over the (forget, overwrite) pairs.
+def forget_runs(pairs: Sequence[tuple[str, str]], least: int, seed: int, guides: Sequence[int]) -> list[Run]:
+    """At least `least` runs over the (forget, overwrite) pairs, each followed by twins under the pair's `guides`.
 
-    With follow_overwrite each run under a forget prompt has a twin under its overwrite prompt: a model that has
-    learned to overwrite visits the overwrite prompt's latents.
+    Guide 0 is the forget prompt, 1 the overwrite prompt: a model that has learned to overwrite visits its latents.
     """
-    guides = 2 if follow_overwrite else 1
     runs = []
-    for index in range(max(-(-least // guides), len(pairs))):
+    for index in range(max(-(-least // len(guides)), len(pairs))):
         pair = pairs[index % len(pairs)]
-        runs += [Run(*pair, guide, seed + index) for guide in pair[:guides]]
+        runs += [Run(*pair, pair[guide], seed + index) for guide in guides]
     return runs
 
 
@@ -116,51 +125,123 @@ def sample_trajectories(
 
     width and height are in pixels; on_step is called `trajectory_calls(runs, steps)` times.
     """
-    parts = [
-        _sample_batch(model, runs[start : start + BATCH], width, height, steps, cfg, on_step)
-        for start in range(0, len(runs), BATCH)
-    ]
-    x, e_cond, e_uncond, e_overwrite = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("x", "e_cond", "e_uncond", "e_overwrite")
-    )
-    conds = [cond for part in parts for cond in part.conds]
-    return Trajectories(x, parts[0].sigma, conds, e_cond, e_uncond, e_overwrite)
+    return _join_parts([_sample_batch(model, part, width, height, steps, cfg, on_step) for part in _parts(runs)])
+
+
+@torch.no_grad()
+def noised_trajectories(
+    model: DiffusionModel,
+    runs: Sequence[Run],
+    pictures: Tensor,
+    steps: int = 20,
+    on_step: Callable[[], None] = lambda: None,
+) -> Trajectories:
+    """Each run's picture, a clean latent of `pictures` [N, C, H, W], at `steps` noise levels with its run's noise.
+
+    on_step is called `trajectory_calls(runs, steps)` times.
+    """
+    latents = pictures.to(model.device).split(BATCH)
+    parts = zip(_parts(runs), latents, strict=True)
+    return _join_parts([_noise_batch(model, part, x0, steps, on_step) for part, x0 in parts])
 
 
 def trajectory_calls(runs: Sequence[Run], steps: int) -> int:
-    """How often `sample_trajectories` reports a step."""
+    """How often the two functions above report a step."""
     return -(-len(runs) // BATCH) * steps
+
+
+class _Predictions(NamedTuple):
+    """The base's noise predictions at one noise level."""
+
+    e_cond: Tensor
+    e_uncond: Tensor
+    e_overwrite: Tensor
+
+
+class _Teacher:
+    """The frozen base under the prompts of some runs."""
+
+    def __init__(self, model: DiffusionModel, runs: Sequence[Run]) -> None:
+        self.model = model
+        self.conds = model.encode([run.prompt for run in runs])
+        self.overwrites = model.encode([run.overwrite for run in runs])
+        self.unconds = model.encode([""]) * len(runs)
+        self.same = all(run.overwrite == run.prompt for run in runs)
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> _Predictions:
+        """At x [B, C, H, W] and one sigma []."""
+        sigmas = sigma.expand(len(x))
+        e_cond = noise_prediction(self.model, x, sigmas, self.conds)
+        e_uncond = noise_prediction(self.model, x, sigmas, self.unconds)
+        e_overwrite = e_cond if self.same else noise_prediction(self.model, x, sigmas, self.overwrites)
+        return _Predictions(e_cond, e_uncond, e_overwrite)
 
 
 def _sample_batch(
     model: DiffusionModel,
-    runs: Sequence[Run],
+    runs: list[Run],
     width: int,
     height: int,
     steps: int,
     cfg: float,
     on_step: Callable[[], None],
 ) -> Trajectories:
-    conds = model.encode([run.prompt for run in runs])
-    overwrites = model.encode([run.overwrite for run in runs])
-    unconds = model.encode([""]) * len(runs)
-    own = all(run.overwrite == run.prompt for run in runs)
-    guided_by_overwrite = torch.tensor([run.guide == run.overwrite for run in runs])
+    teacher = _Teacher(model, runs)
     sigmas = model.sigmas(steps)
     x = model.noise([run.seed for run in runs], width, height)
-    guide_mask = guided_by_overwrite.to(x.device).view(-1, *[1] * (x.ndim - 1))
+    by_overwrite = torch.tensor([run.guide == run.overwrite for run in runs])
+    guide_mask = by_overwrite.to(x.device).view(-1, *[1] * (x.ndim - 1))
 
-    kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    latents, predictions = [], []
     for sigma, sigma_next in pairwise(sigmas):
-        sigma_batch = sigma.expand(len(runs))
-        e_cond = noise_prediction(model, x, sigma_batch, conds)
-        e_uncond = noise_prediction(model, x, sigma_batch, unconds)
-        e_overwrite = e_cond if own else noise_prediction(model, x, sigma_batch, overwrites)
-        kept.append((x, e_cond, e_uncond, e_overwrite))
-        guide = torch.where(guide_mask, e_overwrite, e_cond)
-        x = x + (sigma_next - sigma) * (e_uncond + cfg * (guide - e_uncond))
+        e = teacher(x, sigma)
+        latents.append(x)
+        predictions.append(e)
+        guide = torch.where(guide_mask, e.e_overwrite, e.e_cond)
+        x = x + (sigma_next - sigma) * (e.e_uncond + cfg * (guide - e.e_uncond))
         on_step()
-    x_all, e_cond_all, e_uncond_all, e_overwrite_all = (
-        torch.stack(column, dim=1) for column in zip(*kept, strict=True)
-    )
-    return Trajectories(x_all, sigmas[:-1], conds, e_cond_all, e_uncond_all, e_overwrite_all)
+    return _stack_steps(runs, teacher, sigmas[:-1], x, latents, predictions)
+
+
+def _noise_batch(
+    model: DiffusionModel, runs: list[Run], x0: Tensor, steps: int, on_step: Callable[[], None]
+) -> Trajectories:
+    teacher = _Teacher(model, runs)
+    sigmas = model.sigmas(steps)[:-1]
+    generators = [torch.Generator().manual_seed(run.seed) for run in runs]
+    latents, predictions = [], []
+    for sigma in sigmas:
+        noise = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
+        x = model.noised(x0, noise.to(x0), sigma.expand(len(x0)))
+        latents.append(x)
+        predictions.append(teacher(x, sigma))
+        on_step()
+    return _stack_steps(runs, teacher, sigmas, x0, latents, predictions)
+
+
+def _stack_steps(
+    runs: list[Run],
+    teacher: _Teacher,
+    sigma: Tensor,
+    x0: Tensor,
+    latents: list[Tensor],
+    predictions: list[_Predictions],
+) -> Trajectories:
+    e_cond, e_uncond, e_overwrite = (torch.stack(column, dim=1) for column in zip(*predictions, strict=True))
+    x = torch.stack(latents, dim=1)
+    return Trajectories(runs, x, x0, sigma, teacher.conds, teacher.overwrites, e_cond, e_uncond, e_overwrite)
+
+
+def _parts(runs: Sequence[Run]) -> list[list[Run]]:
+    return [list(runs[start : start + BATCH]) for start in range(0, len(runs), BATCH)]
+
+
+def _join_parts(parts: Sequence[Trajectories]) -> Trajectories:
+    columns = {spec.name: [getattr(part, spec.name) for part in parts] for spec in fields(Trajectories)}
+    shared = {"sigma": columns.pop("sigma")[0]}
+    return Trajectories(**{name: _joined(*values) for name, values in columns.items()}, **shared)
+
+
+def _joined(first: Any, *others: Any) -> Any:
+    """Tensors or lists, one behind the other."""
+    return torch.cat([first, *others]) if isinstance(first, Tensor) else sum(others, first)

@@ -15,6 +15,10 @@ class FullDelta(nn.Module):
         super().__init__()
         self.diff = nn.Parameter(torch.zeros(weight.shape, device=device))
 
+    def change(self) -> Tensor:
+        """What it adds to the weight."""
+        return self.diff
+
     def forward(self, weight: Tensor) -> Tensor:
         return weight + self.diff.to(weight)
 
@@ -33,25 +37,19 @@ class LowRankDelta(nn.Module):
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, *[1] * (weight.ndim - 2), device=device))
 
+    def change(self) -> Tensor:
+        """What it adds to the weight."""
+        product = torch.mm(self.up.flatten(1), self.down.flatten(1))
+        return product.reshape(len(self.up), *self.down.shape[1:])
+
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + torch.mm(self.up.flatten(1), self.down.flatten(1)).reshape(weight.shape).to(weight)
+        return weight + self.change().to(weight)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """LoRA-file keys: `.lora_up.weight`, `.lora_down.weight` and `.alpha` of the module."""
         module = name.removesuffix(".weight")
         alpha = torch.tensor(float(self.down.shape[0]))
         return {f"{module}.lora_up.weight": self.up, f"{module}.lora_down.weight": self.down, f"{module}.alpha": alpha}
-
-
-class FixedDelta(nn.Module):
-    """`weight + strength * change`, for a finished patch."""
-
-    def __init__(self, change: Tensor, strength: float) -> None:
-        super().__init__()
-        self.change, self.strength = change, strength
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.strength * self.change.to(weight)
 
 
 Delta = FullDelta | LowRankDelta

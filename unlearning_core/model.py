@@ -42,8 +42,20 @@ class DiffusionModel(Protocol):
         """Pure-noise latents [len(seeds), C, H, W] at the highest sigma; size in pixels."""
         ...
 
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Clean latents x0 [B, C, H, W] at noise level sigma [B], with unit noise of their shape."""
+        ...
+
     def weights(self) -> dict[str, Tensor]:
-        """Every frozen weight of the denoiser under its patch name: `<module>.weight` or `<module>.bias`."""
+        """Every frozen weight of the checkpoint under its patch name: `<module>.weight` or `<module>.bias`."""
+        ...
+
+    def changes(self) -> dict[str, Tensor]:
+        """What patches that are already applied add to those weights, under the same names; empty without any."""
+        ...
+
+    def module(self, name: str) -> nn.Module:
+        """The module that owns the weight `name`."""
         ...
 
     def attach(self, deltas: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
@@ -61,10 +73,17 @@ _CROSS_ATTENTION = r"_attn2_|_txt_attn_|_context_block_attn_|_attn_add_"
 _CROSS_ATTENTION_KV = r"_attn2_to_[kv]_|_txt_attn_qkv_|_context_block_attn_qkv_|_attn_add_[kv]_proj_"
 _ATTENTION = rf"{_CROSS_ATTENTION}|_attn\d?_|_img_attn_"
 
+# Layers that read the text and nothing else: U-Nets' keys and values, DiTs' projections of tokens and pooled text.
+_TEXT_PROJECTIONS = (
+    r"_attn2_to_[kv]_weight$|_context_embedder_weight$|_txt_in_weight$"
+    r"|_vector_in_in_layer_weight$|_y_embedder_mlp_0_weight$|_text_embedder_linear_1_weight$"
+)
+
 SELECTIONS: dict[str, str] = {
     "cross_attention_kv": _CROSS_ATTENTION_KV,
     "cross_attention": _CROSS_ATTENTION,
     "attention": _ATTENTION,
+    "text_projections": _TEXT_PROJECTIONS,
     "not_cross_attention": rf"^(?!.*(?:{_CROSS_ATTENTION}))",
     "all": "",
 }

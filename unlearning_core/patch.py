@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -21,7 +22,7 @@ from . import __version__
 from .fingerprint import Fingerprint
 
 if TYPE_CHECKING:
-    from .methods import GradientMethod
+    from .methods import Method
     from .prompts import Prompts
     from .train import Settings
 
@@ -43,10 +44,10 @@ class Record:
     integrity: dict[str, Any] | None = None  # the metric's summary, once measured
 
     @classmethod
-    def of(cls, method: GradientMethod, prompts: Prompts, settings: Settings, base: Fingerprint) -> Record:
+    def of(cls, method: Method, prompts: Prompts, settings: Settings, base: Fingerprint) -> Record:
         from .methods import METHODS
 
-        name = next(name for name, kind in METHODS.items() if isinstance(method, kind))
+        name = next(name for name, kind in METHODS.items() if type(method) is kind)
         return cls(
             method=name,
             options=asdict(method),
@@ -125,13 +126,21 @@ class UnlearningPatch:
                 changes[f"{module}.weight"] = product.reshape(len(tensor), *down.shape[1:])
         return changes
 
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over the tensors: the same change has the same digest."""
+        content = sha256()
+        for key in sorted(self.tensors):
+            content.update(key.encode() + self.tensors[key].contiguous().numpy().tobytes())
+        return content.hexdigest()[:16]
+
     def with_integrity(self, summary: dict[str, Any]) -> UnlearningPatch:
         """The same patch with the metric's summary in its record."""
         return UnlearningPatch(self.tensors, replace(self.record, integrity=summary))
 
-    def check_base(self, weights: Mapping[str, Tensor]) -> None:
-        """Raises ValueError when `weights` are not those of the base that the patch was trained on."""
-        difference = self.record.base.difference(Fingerprint.of(weights))
+    def check_base(self, weights: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> None:
+        """Raises ValueError when these are not the base's weights, and patches on them, that it was trained on."""
+        difference = self.record.base.difference(Fingerprint.of(weights, changes))
         if difference:
             raise ValueError(
                 f"patch for {', '.join(self.record.forget)}: it was trained on another base model than this one "

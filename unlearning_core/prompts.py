@@ -5,6 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ARROW = "=>"
+
+DEFAULT_RETAIN = (  # everyday subjects and styles, far from each other
+    "a photo of a person",
+    "a portrait of a woman",
+    "a portrait of a man",
+    "a group of people in a street",
+    "a photo of a dog",
+    "a photo of a cat",
+    "a bird on a branch",
+    "a horse in a field",
+    "a bowl of fruit",
+    "a plate of food",
+    "a flower in a vase",
+    "a tree in a park",
+    "a landscape with mountains and a lake",
+    "a beach at sunset",
+    "a city skyline at night",
+    "an old house",
+    "a car on a road",
+    "a train in a station",
+    "a room with furniture",
+    "a cup of coffee on a table",
+    "an oil painting",
+    "a pencil drawing",
+    "a watercolour of a village",
+    "a black and white photograph",
+)
+
 
 def lines(text: str) -> tuple[str, ...]:
     """The prompts of a text box: one a line, without blank lines and outer spaces."""
@@ -46,14 +75,33 @@ class Prompts:
                 "write one line for all of them, or one line each"
             )
         _check_apart(self.forget, self.retain)
+        circular = {prompt.casefold() for prompt in self.forget} & {prompt.casefold() for prompt in self.overwrite}
         same = [forget for forget, overwrite in self.pairs if forget.casefold() == overwrite.casefold()]
         if same:
             raise ValueError(f"overwrite prompt: {same[0]!r} would be overwritten by itself; write another prompt")
+        if circular:
+            raise ValueError(f"overwrite prompt: {min(circular)!r} is to be forgotten too; write another prompt")
 
     @classmethod
     def parse(cls, forget: str, overwrite: str, retain: str) -> Prompts:
-        """From the texts of three boxes, one prompt a line; an empty overwrite box is the empty prompt."""
-        return cls(lines(forget), lines(overwrite) or ("",), lines(retain))
+        """From the texts of three boxes, one prompt a line.
+
+        A forget line may name its own target, `a cat => a dog`; the others take the overwrite box, which is the empty
+        prompt when it is empty. An empty retain box holds DEFAULT_RETAIN.
+        """
+        parts = [[side.strip() for side in line.partition(ARROW)] for line in lines(forget)]
+        shared = lines(overwrite) or ("",)
+        if any(arrow for _, arrow, _ in parts):
+            if len(shared) > 1:
+                raise ValueError(
+                    f"overwrite prompt: {len(shared)} lines beside forget prompts with '{ARROW}'; write one line, "
+                    "for the forget prompts without it"
+                )
+            shared = tuple(target if arrow else shared[0] for _, arrow, target in parts)
+        forgotten = tuple(prompt for prompt, _, _ in parts)
+        kept = {prompt.casefold() for prompt in forgotten}
+        default = tuple(prompt for prompt in DEFAULT_RETAIN if prompt.casefold() not in kept)
+        return cls(forgotten, shared, lines(retain) or default)
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:

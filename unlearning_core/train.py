@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 
-from .bank import Bank, Run, Trajectories, forget_runs, retain_runs, sample_trajectories, trajectory_calls
-from .deltas import Delta, make_deltas
-from .fingerprint import Fingerprint
-from .methods import GradientMethod
-from .methods.base import check_ranges, option
-from .model import SELECTIONS, DiffusionModel, noise_prediction, select
-from .patch import Record, UnlearningPatch
-from .prompts import Prompts
+from .bank import Bank
+from .deltas import Delta
+from .methods.base import GradientMethod, Objective, Step, check_ranges, option
+from .model import SELECTIONS, DiffusionModel, noise_prediction
 
 
 @dataclass(frozen=True)
@@ -42,49 +38,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Told after every base sampling step and every training step."""
+    """Told after every base sampling step, step of preparation and training step."""
 
     done: int
     total: int
     loss: float | None = None  # of the training step just taken
-
-
-def unlearn(
-    model: DiffusionModel,
-    method: GradientMethod,
-    prompts: Prompts,
-    settings: Settings,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> UnlearningPatch:
-    """Trains deltas of the selected weights and returns them; the model is left as it was.
-
-    Raises ValueError when the model lacks the selected weights, or the loss is no longer a number.
-    """
-    base = model.weights()
-    chosen = {name: base[name] for name in select(list(base), settings.weights)}
-    deltas = make_deltas(chosen, settings.rank, settings.seed, model.device)
-    held = method.help_weight > 0
-    forget = forget_runs(prompts.pairs, settings.runs, settings.seed, method.follows_overwrite)
-    retain = retain_runs(held_prompts(prompts), settings.runs, settings.seed) if held else []
-    calls = trajectory_calls(forget, settings.run_steps) + trajectory_calls(retain, settings.run_steps)
-    report = Reporter(on_progress, calls + settings.steps)
-
-    def trajectories(runs: list[Run]) -> Trajectories:
-        size = (settings.width, settings.height)
-        return sample_trajectories(model, runs, *size, settings.run_steps, settings.run_cfg, report)
-
-    bank = Bank(trajectories(forget), trajectories(retain) if held else None)
-    with model.attach(deltas):
-        train(model, method, deltas, bank, settings, report)
-    tensors = {
-        key: value.detach().cpu() for name, delta in deltas.items() for key, value in delta.tensors(name).items()
-    }
-    return UnlearningPatch(tensors, Record.of(method, prompts, settings, Fingerprint.of(base)))
-
-
-def held_prompts(prompts: Prompts) -> list[str]:
-    """What L_help holds: the retain prompts, the empty prompt and the overwrite targets."""
-    return list(dict.fromkeys([*prompts.retain, "", *prompts.overwrite]))
+    figures: dict[str, float] = field(default_factory=dict)  # what else the method reports of it
 
 
 class Reporter:
@@ -94,37 +53,45 @@ class Reporter:
         self.on_progress = on_progress
         self.done, self.total = 0, total
 
-    def __call__(self, loss: float | None = None) -> None:
+    def __call__(self, loss: float | None = None, figures: dict[str, float] | None = None) -> None:
         self.done += 1
-        self.on_progress(Progress(self.done, self.total, loss))
+        self.on_progress(Progress(self.done, self.total, loss, figures or {}))
 
 
 def train(
     model: DiffusionModel,
     method: GradientMethod,
-    deltas: dict[str, Delta],
+    objective: Objective,
+    deltas: Mapping[str, Delta],
     bank: Bank,
     settings: Settings,
-    report: Callable[[float], None],
+    generator: torch.Generator,
+    report: Reporter,
 ) -> None:
-    """Fits the attached deltas with Adam to the method's forget loss plus help_weight * L_help.
+    """Fits the attached deltas with Adam to the objective's loss plus help_weight * L_help.
 
-    L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain trajectories.
+    L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Raises ValueError when the loss is no longer a
+    number.
     """
-    generator = torch.Generator().manual_seed(settings.seed)
     parameters = [parameter for delta in deltas.values() for parameter in delta.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
-    for step in range(settings.steps):
-        forget = bank.forget.pick(settings.batch_size, generator)
-        batch = forget.join(bank.retain.pick(settings.batch_size, generator)) if bank.retain else forget
-        e = noise_prediction(model, batch.x, batch.sigma, batch.conds)
-        loss = method.forget_loss(e[: len(forget)], forget)
-        if bank.retain:
-            help_loss = F.mse_loss(e[len(forget) :], batch.e_cond[len(forget) :])
-            loss = loss + method.help_weight * help_loss
+    for index in range(settings.steps):
+        step = _predict(model, bank, settings.batch_size, generator)
+        loss = objective.loss(step)
+        if method.help_weight > 0 and step.retain is not None and step.e_retain is not None:
+            loss = loss + method.help_weight * F.mse_loss(step.e_retain, step.retain.e_cond)
         if not loss.isfinite():
-            raise ValueError(f"training: the loss is {loss.item()} at step {step + 1}; lower the learning rate")
+            raise ValueError(f"training: the loss is {loss.item()} at step {index + 1}; lower the learning rate")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        report(loss.item())
+        report(loss.item(), objective.figures())
+
+
+def _predict(model: DiffusionModel, bank: Bank, batch_size: int, generator: torch.Generator) -> Step:
+    """New latents, and the trained model's predictions there from one call."""
+    forget = bank.forget.pick(batch_size, generator)
+    retain = bank.retain.pick(batch_size, generator) if bank.retain else None
+    batch = forget.join(retain) if retain else forget
+    e = noise_prediction(model, batch.x, batch.sigma, batch.conds)
+    return Step(forget, e[: len(forget)], retain, e[len(forget) :] if retain else None)

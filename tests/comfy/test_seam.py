@@ -140,9 +140,9 @@ def test_patch_of_either_host_works_in_the_other(
     of_diffusers.save(tmp_path / "diffusers.safetensors")
 
     in_diffusers = UnlearningPatch.load(tmp_path / "comfy.safetensors")
-    in_diffusers.check_base(diffusers_model.weights())
+    in_diffusers.check_base(diffusers_model.weights(), {})
     in_comfy = pack("unlearning_core.patch").UnlearningPatch.load(tmp_path / "diffusers.safetensors")
-    in_comfy.check_base(pack("nodes.model").base_weights(model))
+    in_comfy.check_base(pack("nodes.model").base_weights(model), {})
     patched = pack("nodes.patches").apply_patch(model, in_comfy, 1.0)
 
     x, sigma = noisy(2.0)

@@ -13,7 +13,8 @@ from unlearning_core.commands.evaluate import PromptFile, read_prompts
 from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.methods import METHODS
 from unlearning_core.prompts import Prompts
-from unlearning_core.train import Settings, unlearn
+from unlearning_core.train import Settings
+from unlearning_core.unlearn import unlearn
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 FAST = ["--steps", "3", "--cfg", "3", "--width", "128", "--height", "128", "--seeds", "1", "--forget-seeds", "1"]

@@ -33,7 +33,7 @@ def pictures(model: DiffusersModel) -> Tensor:
 
 @pytest.fixture(scope="module")
 def classifier(model: DiffusersModel) -> DiffusionClassifier:
-    return DiffusionClassifier(model, model.to_latents, parse_domains(LABELS))
+    return DiffusionClassifier(model, model.latents, parse_domains(LABELS))
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def evaluate(
     fid = Fid(args.weights, args.device) if args.fid else None
     model = DiffusersModel.load(args.base, args.device)
     for patch in patches.values():
-        patch.check_base(model.weights())
+        patch.check_base(model.weights(), model.changes())
     check_size(args.width, args.height, 2 ** (len(model.pipeline.vae.config.block_out_channels) - 1), smallest)
     sampling = Sampling(args.steps, args.cfg, args.width, args.height)
     cache = PictureCache(cache_folder)
@@ -175,7 +175,7 @@ def judge_named(name: str, args: argparse.Namespace, model: DiffusersModel) -> J
     domains = parse_domains(args.labels.read_text(encoding="utf-8"))
     if name == "clip":
         return ClipJudge(clip_named(args.clip, args.weights)(args.device), domains)
-    return DiffusionClassifier(model, model.to_latents, domains)
+    return DiffusionClassifier(model, model.latents, domains)
 
 
 def drawing(model: DiffusersModel, patch: UnlearningPatch | None, strength: float, sampling: Sampling) -> Draw:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..deltas import FixedDelta
 from ..model import Cond
 from ..patch import UnlearningPatch
 
@@ -33,6 +32,11 @@ class DiffusersModel:
             )
         alphas_cumprod = pipeline.scheduler.alphas_cumprod.to(self.device, torch.float32)
         self.training_sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5  # [timesteps], rising
+        named = dict(self.unet.named_parameters())
+        self._parameters = {_patch_name(name): parameter for name, parameter in named.items()}
+        self._owners = {_patch_name(name): self.unet.get_submodule(name.rpartition(".")[0]) for name in named}
+        self._originals: dict[str, Tensor] = {}  # of weights that patches have changed
+        self._changes: dict[str, Tensor] = {}
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersModel:
@@ -88,26 +92,34 @@ class DiffusersModel:
         pictures = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
         return ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1)
 
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return x0 + sigma.view(-1, 1, 1, 1) * noise
+
     @torch.no_grad()
-    def to_latents(self, pictures: Tensor) -> Tensor:
-        """Latents of pictures [B, H, W, 3] in 0..1: what `decode` turns back."""
+    def latents(self, pictures: Tensor) -> Tensor:
+        """Clean latents [B, C, h, w] of pictures [B, H, W, 3] in 0..1."""
         vae = self.pipeline.vae
-        encoded = vae.encode(pictures.movedim(-1, 1).to(self.device, vae.dtype) * 2 - 1)
+        encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(self.device, vae.dtype))
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return latents.float() * vae.config.scaling_factor
 
     def weights(self) -> dict[str, Tensor]:
-        return {_patch_name(name): weight.detach() for name, weight in self.unet.named_parameters()}
+        return {name: self._originals.get(name, parameter.data) for name, parameter in self._parameters.items()}
+
+    def changes(self) -> dict[str, Tensor]:
+        return dict(self._changes)
+
+    def module(self, name: str) -> nn.Module:
+        return self._owners[name]
 
     @contextmanager
     def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
-        owners = {_patch_name(name): name.rpartition(".") for name, _ in self.unet.named_parameters()}
-        places = {name: (self.unet.get_submodule(owners[name][0]), owners[name][2]) for name in deltas}
         attached = []
         try:
-            for name, (module, parameter) in places.items():
-                parametrize.register_parametrization(module, parameter, deltas[name])
-                attached.append((module, parameter))
+            for name, delta in deltas.items():
+                place = (self.module(name), name.rpartition(".")[2])
+                parametrize.register_parametrization(*place, delta)
+                attached.append(place)
             yield
         finally:
             for module, parameter in attached:
@@ -115,16 +127,27 @@ class DiffusersModel:
 
     @contextmanager
     def patched(self, patch: UnlearningPatch, strength: float = 1.0) -> Iterator[None]:
-        """Within the context the model has the patch; raises ValueError when it does not fit the model."""
+        """Within the context the model has the patch too. Raises ValueError when it does not fit the model."""
         changes = patch.changes()
-        missing = sorted(changes.keys() - self.weights().keys())
+        missing = sorted(changes.keys() - self._parameters.keys())
         if missing:
             raise ValueError(
                 f"patch for {', '.join(patch.record.forget)}: this model lacks {len(missing)} of the {len(changes)} "
                 f"weights that it changes, such as {missing[0]}; load the base model that the patch was made for"
             )
-        with self.attach({name: FixedDelta(change, strength) for name, change in changes.items()}):
+        before = {name: self._parameters[name].data for name in changes}
+        outside = self._originals, self._changes
+        self._originals = {**before, **self._originals}
+        scaled = {name: strength * change.to(before[name]) for name, change in changes.items()}
+        self._changes = self._changes | {name: self._changes.get(name, 0) + change for name, change in scaled.items()}
+        try:
+            for name, change in scaled.items():
+                self._parameters[name].data = before[name] + change
             yield
+        finally:
+            for name, weight in before.items():
+                self._parameters[name].data = weight
+            self._originals, self._changes = outside
 
 
 def _patch_name(name: str) -> str:

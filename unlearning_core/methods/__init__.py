@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from .base import GradientMethod
+from .base import ClosedForm, GradientMethod, Method
 from .esd import Esd
+from .nullspace import NullSpace
 from .ovw import Ovw
+from .sa import Sa
+from .saddle import Saddle
+from .salun import Salun
+from .uce import Uce
 
-METHODS: dict[str, type[GradientMethod]] = {
+METHODS: dict[str, type[Method]] = {
     "ovw": Ovw,
+    "saddle": Saddle,
     "esd": Esd,
+    "salun": Salun,
+    "sa": Sa,
+    "uce": Uce,
+    "nullspace": NullSpace,
 }
 
-__all__ = ["METHODS", "GradientMethod"]
+__all__ = ["METHODS", "ClosedForm", "GradientMethod", "Method"]

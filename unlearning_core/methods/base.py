@@ -1,14 +1,19 @@
-"""What a gradient method is: its options as fields, a loss on the forget latents, and how much of L_help to add."""
+"""What a method is: options as fields, and either a loss to train with or an edit in closed form."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
-from ..bank import Batch
+from ..bank import Bank, Batch
+from ..deltas import Delta
+from ..fingerprint import Fingerprint
+from ..model import DiffusionModel
 
 HELP = "weight of L_help, which holds the retain prompts; 0 switches it off"
 
@@ -28,18 +33,111 @@ def check_ranges(options: Any) -> None:
 
 
 @dataclass(frozen=True)
-class GradientMethod(ABC):
-    """An unlearning objective. A subclass adds its own options as fields; one outside its range is a ValueError."""
+class Method(ABC):
+    """An unlearning method. A subclass adds its own options as fields; one outside its range is a ValueError."""
 
     label: ClassVar[str]
-    weights: ClassVar[str]  # the selection of weights that the reference trains
-    follows_overwrite: ClassVar[bool]  # whether half of the forget trajectories follow the overwrite prompt
-
-    help_weight: float = option(0.0, 0.0, 1000.0, HELP)
+    weights: ClassVar[str]  # the selection of weights that the reference changes
+    low_rank: ClassVar[bool] = True  # whether its change can be low rank
 
     def __post_init__(self) -> None:
         check_ranges(self)
 
+
+@dataclass(frozen=True)
+class Step:
+    """The latents of one training step, and the trained model's noise predictions e [B, C, H, W] there."""
+
+    forget: Batch
+    e_forget: Tensor
+    retain: Batch | None  # None unless the method uses them, or L_help is on
+    e_retain: Tensor | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a method may look at, and prepare, before the first step; the deltas are not attached yet."""
+
+    model: DiffusionModel
+    bank: Bank
+    deltas: Mapping[str, Delta]
+    base: Fingerprint
+    learning_rate: float
+    batch_size: int
+    generator: torch.Generator
+    on_step: Callable[[], None]
+
+
+class Objective(Protocol):
+    """A method in one training run."""
+
+    def loss(self, step: Step) -> Tensor:
+        """The loss of one step, without L_help."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """What else to report of the step just taken."""
+        ...
+
+
+@dataclass(frozen=True)
+class GradientMethod(Method):
+    """A method that trains. Stateless ones are their own objective and define `loss`."""
+
+    guides: ClassVar[tuple[int, ...]] = (0,)  # forget latents are drawn under the forget (0), the overwrite prompt (1)
+    noised: ClassVar[bool] = False  # whether the latents are pictures at random noise, not trajectories
+    uses_retain: ClassVar[bool] = False  # whether its own loss has a term on the retain latents
+
+    help_weight: float = option(0.0, 0.0, 1000.0, HELP)
+
+    @property
+    def preparation(self) -> int:
+        """How often `begin` reports a step."""
+        return 0
+
+    def begin(self, training: Training) -> Objective:
+        """The objective of one run."""
+        return self
+
+    def loss(self, step: Step) -> Tensor:
+        raise NotImplementedError
+
+    def figures(self) -> dict[str, float]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the prompts feed into one linear layer, in float64.
+
+    Row i of `forget` [N, D] is to give what row i of `overwrite` [N, D] gives; `retain` [D, D] is the sum of c c^T over
+    the tokens c of the prompts to keep.
+    """
+
+    forget: Tensor
+    overwrite: Tensor
+    retain: Tensor
+
+
+@dataclass(frozen=True)
+class ClosedForm(Method):
+    """A method that solves for the change of layers that read the text and nothing else."""
+
+    low_rank: ClassVar[bool] = False
+
     @abstractmethod
-    def forget_loss(self, e: Tensor, forget: Batch) -> Tensor:
-        """The loss of the trained model's noise predictions e [B, C, H, W] at the forget latents."""
+    def edit(self, weight: Tensor, texts: Texts) -> Tensor:
+        """The change of a weight [out, D], both in float64."""
+
+
+def aligned(forget: Tensor, overwrite: Tensor) -> tuple[Tensor, Tensor]:
+    """Two prompts' tokens [T, D], position by position; the shorter one repeats its last token."""
+    count = max(len(forget), len(overwrite))
+    first, second = (torch.cat([tokens, tokens[-1:].expand(count - len(tokens), -1)]) for tokens in (forget, overwrite))
+    return first, second
+
+
+def gram(prompts: Sequence[Tensor]) -> Tensor:
+    """The sum of c c^T over all tokens of prompts [T, D]: [D, D]."""
+    tokens = torch.cat(list(prompts))
+    return tokens.T @ tokens

@@ -14,8 +14,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bank import Batch
-from .base import GradientMethod, option
+from .base import GradientMethod, Step, option
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,9 @@ class Esd(GradientMethod):
 
     label: ClassVar[str] = "ESD (erase)"
     weights: ClassVar[str] = "cross_attention"
-    follows_overwrite: ClassVar[bool] = False
 
     eta: float = option(1.0, 0.0, 10.0, "how far to push away from the concept; 0 maps it to the empty prompt")
 
-    def forget_loss(self, e: Tensor, forget: Batch) -> Tensor:
-        target = forget.e_uncond - self.eta * (forget.e_cond - forget.e_uncond)
-        return F.mse_loss(e, target)
+    def loss(self, step: Step) -> Tensor:
+        e_cond, e_uncond = step.forget.e_cond, step.forget.e_uncond
+        return F.mse_loss(step.e_forget, e_uncond - self.eta * (e_cond - e_uncond))

@@ -14,8 +14,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bank import Batch
-from .base import HELP, GradientMethod, option
+from .base import HELP, GradientMethod, Step, option
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,9 @@ class Ovw(GradientMethod):
 
     label: ClassVar[str] = "OVW (overwrite)"
     weights: ClassVar[str] = "cross_attention_kv"
-    follows_overwrite: ClassVar[bool] = True
+    guides: ClassVar[tuple[int, ...]] = (0, 1)
 
     help_weight: float = option(5.0, 0.0, 1000.0, HELP)
 
-    def forget_loss(self, e: Tensor, forget: Batch) -> Tensor:
-        return F.mse_loss(e, forget.e_overwrite)
+    def loss(self, step: Step) -> Tensor:
+        return F.mse_loss(step.e_forget, step.forget.e_overwrite)

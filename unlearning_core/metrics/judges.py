@@ -62,22 +62,12 @@ class DiffusionClassifier:
     draws only the best stay in the race, as in the paper.
     """
 
-    def __init__(
-        self,
-        model: DiffusionModel,
-        to_latents: Callable[[Tensor], Tensor],
-        domains: Domains,
-        add_noise: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
-    ) -> None:
-        """`to_latents` encodes pictures [B, H, W, 3] in 0..1. `domains` as `parse_domains` gives them.
-
-        `add_noise` (latents, sigma, noise) is `latents + sigma * noise` by default, which flow matching is not.
-        """
+    def __init__(self, model: DiffusionModel, to_latents: Callable[[Tensor], Tensor], domains: Domains) -> None:
+        """`to_latents` encodes pictures [B, H, W, 3] in 0..1. `domains` as `parse_domains` gives them."""
         self.name = "diffusion classifier (base model)"
         self.domains = domains
         self._model = model
         self._to_latents = to_latents
-        self._add_noise = add_noise or (lambda latents, sigma, noise: latents + sigma * noise)
         self._conds = {domain: model.encode(captions(domain, labels)) for domain, labels in domains.items()}
 
     @torch.no_grad()
@@ -91,7 +81,7 @@ class DiffusionClassifier:
         draws = STAGES[-1][0]
         sigmas = self._sigmas(draws)
         noise = torch.randn(draws, *latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
-        x = self._add_noise(latent.expand(draws, *latent.shape), sigmas.view(-1, *[1] * latent.ndim), noise)
+        x = self._model.noised(latent.expand(draws, *latent.shape), noise, sigmas)
         left = torch.arange(len(self.domains[domain]))
         errors = torch.zeros(len(left))
         done = 0

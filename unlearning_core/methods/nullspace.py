@@ -1,0 +1,43 @@
+"""Null-space edit: as UCE, in the directions that no retain token has, so that what they give stays exactly.
+
+    W* = W + sum (v* - W c) c^T N (N^T (sum c c^T) N + ridge * I)^-1 N^T,   v* = W c_o
+
+over forget tokens c. The columns of N are the eigenvectors of the retain tokens' Gram matrix whose singular values are
+below `tolerance` times the largest. The idea is that of Li and others, "SPEED: Scalable, Precise, and Efficient Concept
+Erasure for Diffusion Models" (arXiv 2503.07392); its filtering and augmentation of the retain set are not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import ClosedForm, Texts, option
+
+
+@dataclass(frozen=True)
+class NullSpace(ClosedForm):
+    """How much of the space counts as empty."""
+
+    label: ClassVar[str] = "Null space (closed form)"
+    weights: ClassVar[str] = "text_projections"
+
+    tolerance: float = option(1e-4, 1e-7, 1.0, "relative size up to which retain tokens count as zero", step=1e-5)
+    ridge: float = option(1e-3, 1e-12, 1e6, "weight of staying near the base's weights", step=1e-3)
+
+    def edit(self, weight: Tensor, texts: Texts) -> Tensor:
+        squares, directions = torch.linalg.eigh(texts.retain)
+        empty = directions[:, squares <= self.tolerance**2 * squares[-1]]
+        if not empty.shape[1]:
+            raise ValueError(
+                f"retain prompts: their tokens fill all {len(squares)} directions of the text, so a null-space edit "
+                "has none left; use fewer retain prompts, or raise tolerance"
+            )
+        forget = texts.forget @ empty
+        inverted = forget.T @ forget
+        inverted += self.ridge * torch.eye(len(inverted), dtype=weight.dtype, device=weight.device)
+        moved = weight @ (texts.overwrite - texts.forget).T @ forget
+        return torch.linalg.solve(inverted, moved.T).T @ empty.T

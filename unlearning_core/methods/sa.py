@@ -1,0 +1,95 @@
+"""SA, Selective Amnesia: learn surrogate pictures under the forget prompt, replay the rest, stay near in the weights.
+
+    L = ||e(x_o, c_f) - noise||^2 + ||e(x_r, c_r) - noise||^2 + penalty * sum F * (theta - theta_0)^2
+
+x_o are noised pictures of the overwrite prompt (the surrogate), x_r of the retain prompts, and F is the diagonal of the
+Fisher information, the mean square of the denoising loss's gradient, on the latter. Heng, Soh, "Selective Amnesia: A
+Continual Learning Approach to Forgetting in Deep Generative Models" (arXiv 2305.10120).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..deltas import Delta
+from ..probes import denoising_gradients
+from .base import GradientMethod, Objective, Step, Training, option
+
+
+@dataclass(frozen=True)
+class Sa(GradientMethod):
+    """The SA objective."""
+
+    label: ClassVar[str] = "SA (Selective Amnesia)"
+    weights: ClassVar[str] = "cross_attention"
+    guides: ClassVar[tuple[int, ...]] = (1,)
+    noised: ClassVar[bool] = True
+    uses_retain: ClassVar[bool] = True
+
+    penalty: float = option(50.0, 0.0, 1e12, "weight of the Fisher penalty on moving away from the base", step=1.0)
+    fisher_samples: int = option(64, 1, 100_000, "retain latents that the Fisher information is estimated on", step=1)
+
+    @property
+    def preparation(self) -> int:
+        return self.fisher_samples
+
+    def begin(self, training: Training) -> Objective:
+        return _Amnesia(self, training.deltas, _cached_fisher(training, self.fisher_samples))
+
+
+class _Amnesia:
+    """The objective with its Fisher information."""
+
+    def __init__(self, method: Sa, deltas: Mapping[str, Delta], fisher: Mapping[str, Tensor]) -> None:
+        self.method, self.deltas, self.fisher = method, deltas, fisher
+        self.moved = 0.0
+
+    def loss(self, step: Step) -> Tensor:
+        assert step.retain is not None and step.e_retain is not None
+        surrogate = F.mse_loss(step.e_forget, step.forget.noise)
+        replay = F.mse_loss(step.e_retain, step.retain.noise)
+        moved = torch.stack([(self.fisher[name] * delta.change() ** 2).sum() for name, delta in self.deltas.items()])
+        self.moved = moved.sum().item()
+        return surrogate + replay + self.method.penalty * moved.sum()
+
+    def figures(self) -> dict[str, float]:
+        return {"Fisher distance": self.moved}
+
+
+_last_fisher: tuple[str, dict[str, Tensor]] = ("", {})  # the newest, and only one: it is as large as the weights
+
+
+def _cached_fisher(training: Training, samples: int) -> dict[str, Tensor]:
+    """The Fisher information of this base on these retain latents, estimated once."""
+    global _last_fisher
+    key = _key(training, samples)
+    if _last_fisher[0] != key:
+        _last_fisher = (key, fisher_information(training, samples))
+    return _last_fisher[1]
+
+
+def fisher_information(training: Training, samples: int) -> dict[str, Tensor]:
+    """The mean square of the denoising loss's gradient over single retain latents, by weight."""
+    assert training.bank.retain is not None
+    total = {name: torch.zeros_like(delta.change()) for name, delta in training.deltas.items()}
+    generator = torch.Generator().manual_seed(samples)  # not the run's, so that the estimate can serve the next run
+    batches = (training.bank.retain.pick(1, generator) for _ in range(samples))
+    for gradients in denoising_gradients(training.model, list(total), batches):
+        for name, gradient in gradients.items():
+            total[name] += gradient**2 / samples
+        training.on_step()
+    return total
+
+
+def _key(training: Training, samples: int) -> str:
+    retain = training.bank.retain
+    assert retain is not None
+    parts = [training.base, sorted(training.deltas), retain.runs, samples, training.model.device]
+    return sha256(repr(parts).encode() + retain.x0.cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,84 @@
+"""SalUn, saliency unlearning: under the forget prompt, predict what the model itself predicts under another prompt.
+
+    L = ||e(x, c_f) - sg e(x, c_o)||^2 + retain_weight * ||e(x_r, c_r) - noise||^2
+
+on noised pictures, and only in the weights with the largest gradient of the forget pictures' denoising loss. Fan, Liu,
+Zhang, Wong, Wei, Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency" (arXiv 2310.12508).
+The pseudo prompt is the overwrite prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..deltas import Delta
+from ..model import DiffusionModel, noise_prediction
+from ..probes import denoising_gradients
+from .base import GradientMethod, Objective, Step, Training, option
+
+SALIENCY_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Salun(GradientMethod):
+    """The SalUn objective."""
+
+    label: ClassVar[str] = "SalUn (saliency)"
+    weights: ClassVar[str] = "cross_attention"
+    low_rank: ClassVar[bool] = False
+    noised: ClassVar[bool] = True
+    uses_retain: ClassVar[bool] = True
+
+    retain_weight: float = option(0.5, 0.0, 100.0, "weight of the denoising loss on the retain prompts' pictures")
+    saliency: float = option(0.5, 0.001, 1.0, "share of the weights to train, those with the largest forget gradient")
+
+    @property
+    def preparation(self) -> int:
+        return SALIENCY_BATCHES
+
+    def begin(self, training: Training) -> Objective:
+        for name, mask in self.masks(training).items():
+            _mask_gradient(training.deltas[name], mask)
+        return _Relabelling(self, training.model)
+
+    def masks(self, training: Training) -> dict[str, Tensor]:
+        """For each weight, which of its elements train."""
+        total = {name: torch.zeros_like(delta.change()) for name, delta in training.deltas.items()}
+        batches = (training.bank.forget.pick(training.batch_size, training.generator) for _ in range(SALIENCY_BATCHES))
+        for gradients in denoising_gradients(training.model, list(total), batches):
+            for name, gradient in gradients.items():
+                total[name] += gradient
+            training.on_step()
+        sizes = torch.cat([gradient.abs().flatten() for gradient in total.values()])
+        masked = round((1 - self.saliency) * len(sizes))
+        threshold = sizes.kthvalue(masked).values if masked else sizes.new_tensor(-1.0)
+        return {name: gradient.abs() > threshold for name, gradient in total.items()}
+
+
+class _Relabelling:
+    """The objective over the model that is being trained."""
+
+    def __init__(self, method: Salun, model: DiffusionModel) -> None:
+        self.method, self.model = method, model
+
+    def loss(self, step: Step) -> Tensor:
+        assert step.retain is not None and step.e_retain is not None
+        forget = step.forget
+        with torch.no_grad():
+            pseudo = noise_prediction(self.model, forget.x, forget.sigma, forget.overwrites)
+        kept = F.mse_loss(step.e_retain, step.retain.noise)
+        return F.mse_loss(step.e_forget, pseudo) + self.method.retain_weight * kept
+
+    def figures(self) -> dict[str, float]:
+        return {}
+
+
+def _mask_gradient(delta: Delta, mask: Tensor) -> None:
+    """Adam never moves a parameter whose gradient was always exactly zero."""
+    for parameter in delta.parameters():
+        parameter.register_hook(lambda gradient: gradient * mask)

@@ -1,0 +1,35 @@
+"""UCE, unified concept editing: each text projection maps the forget tokens where it mapped the overwrite tokens.
+
+    W* = (ridge * W + sum v* c^T) (ridge * I + sum c c^T)^-1
+
+over forget tokens c with v* = W c_o, and over retain tokens with v* = W c times retain_weight. Gandikota, Orgad,
+Belinkov, Materzynska, Bau, "Unified Concept Editing in Diffusion Models" (arXiv 2308.14761).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import ClosedForm, Texts, option
+
+
+@dataclass(frozen=True)
+class Uce(ClosedForm):
+    """The UCE equation's weights."""
+
+    label: ClassVar[str] = "UCE (closed form)"
+    weights: ClassVar[str] = "text_projections"
+
+    ridge: float = option(0.5, 1e-6, 1e6, "weight of staying near the base's weights")
+    retain_weight: float = option(1.0, 0.0, 1e6, "weight of the retain prompts' tokens against the forget prompts'")
+
+    def edit(self, weight: Tensor, texts: Texts) -> Tensor:
+        forget = texts.forget
+        inverted = forget.T @ forget + self.retain_weight * texts.retain
+        inverted += self.ridge * torch.eye(len(inverted), dtype=weight.dtype, device=weight.device)
+        moved = weight @ (texts.overwrite - forget).T @ forget  # sum (v* - W c) c^T
+        return torch.linalg.solve(inverted, moved.T).T

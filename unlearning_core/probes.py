@@ -1,0 +1,53 @@
+"""Looks into a model: gradients of the denoising loss, and what the prompts feed into a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .bank import Batch
+from .deltas import FullDelta
+from .model import DiffusionModel, noise_prediction
+
+TEXT_SIDE = 64  # pixels; the layers do not see the latent, so a small one will do
+
+
+def denoising_gradients(
+    model: DiffusionModel, names: Sequence[str], batches: Iterable[Batch]
+) -> Iterator[dict[str, Tensor]]:
+    """For each batch, the gradient of ||e(x, c) - noise||^2 by the weights `names`."""
+    weights = model.weights()
+    probes = {name: FullDelta(weights[name], model.device) for name in names}
+    with model.attach(probes):
+        for batch in batches:
+            e = noise_prediction(model, batch.x, batch.sigma, batch.conds)
+            loss = F.mse_loss(e, batch.noise)
+            gradients = torch.autograd.grad(loss, [probe.diff for probe in probes.values()])
+            yield dict(zip(names, gradients, strict=True))
+
+
+@torch.no_grad()
+def text_inputs(model: DiffusionModel, names: Sequence[str], prompt: str) -> dict[str, Tensor]:
+    """The tokens [T, D] that reach the layer of each weight `names` under a prompt, in float64.
+
+    Layers that see the same tokens share one tensor.
+    """
+    seen: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.callback(model.module(name).register_forward_pre_hook(_keeper(seen, name)).remove)
+        x = model.noise([0], TEXT_SIDE, TEXT_SIDE)
+        model.predict_x0(x, model.sigmas(1)[:1], model.encode([prompt]))
+    return seen
+
+
+def _keeper(seen: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tokens = inputs[0].flatten(0, -2).double()
+        seen[name] = next((other for other in seen.values() if torch.equal(other, tokens)), tokens)
+
+    return keep
