@@ -1,7 +1,8 @@
-"""What forgetting costs with each method on the shipped model: `python -m benchmarks.integrity`.
+"""What forgetting costs with each method at equal forgetting: `python -m benchmarks.integrity`.
 
-Two tasks (an object, a style) times variants times three training seeds. Writes docs/integrity.md and keeps finished
-runs under .cache/integrity, so that an interrupted command goes on where it stopped.
+On the shipped model: two tasks (an object, a style), every method, three training seeds. A small search, the same for
+all, finds each method's weakest setting that forgets; only that one is compared. Writes docs/integrity.{csv,md} and two figures, and keeps
+finished parts under .cache/integrity, so that an interrupted command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -9,167 +10,347 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import statistics
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from torch import Tensor
 
+from benchmarks.report import write_report
+from unlearning_core.bank import Bank
+from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.diffusers import DiffusersModel
-from unlearning_core.methods import METHODS
+from unlearning_core.methods import METHODS, GradientMethod, Method
+from unlearning_core.metrics.clip import Clip
+from unlearning_core.metrics.drawing import Draw, Shot
+from unlearning_core.metrics.forgetting import accuracies
+from unlearning_core.metrics.frechet import alexnet_frechet_distance
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.retention import Retention, measure
-from unlearning_core.patch import UnlearningPatch
+from unlearning_core.patch import Record, UnlearningPatch
 from unlearning_core.sampling import Sampling, draw
+from unlearning_core.tiny.clip import FOLDER as CLIP
+from unlearning_core.tiny.evaluate import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.tasks import Task, object_task, style_task
-from unlearning_core.train import Settings
-from unlearning_core.unlearn import unlearn
+from unlearning_core.tiny.world import prompts as every_prompt
+from unlearning_core.train import Progress, Reporter, Settings
+from unlearning_core.unlearn import bank_sources, fit, lora_tensors, make_bank, new_deltas, unlearn
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
-MODEL = ROOT / "unlearning_core" / "tiny" / "model"
+CACHE = ROOT / ".cache" / "integrity"
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
+SEARCH_SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
+SEARCH_SEED = 500  # of the search's pictures; the comparison's start at 1000
+ENOUGH = 0.95  # UA at which methods are compared
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
+
+MARGINS = ("margin", (4.0, 8.0, 16.0))  # Saddle's own strength; its learning rate is the middle one of the others
+LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A row of the table: a method with its options and settings."""
+class Contender:
+    """A row of the table: a method, and nine settings of it from weak to strong, in three groups."""
 
     name: str
     method: str
-    options: dict[str, float]
-    weights: str
-    learning_rate: float
-    steps: int = 150
+    options: dict[str, float] = field(default_factory=dict)
+    outer: tuple[str, tuple[float, ...]] = ("learning_rate", (5e-4, 1e-3, 2e-3))
+    inner: tuple[str, tuple[float, ...]] = ("steps", (25, 50, 100))
+
+    @property
+    def trains(self) -> bool:
+        """Whether one training passes through the settings of a group."""
+        return issubclass(METHODS[self.method], GradientMethod)
+
+    def groups(self) -> list[list[dict[str, float]]]:
+        (outer, values), (inner, others) = self.outer, self.inner
+        return [[{outer: value, inner: other} for other in others] for value in values]
 
 
-VARIANTS = [
-    Variant("OVW", "ovw", {"help_weight": 5.0}, "cross_attention_kv", 2e-3),
-    Variant("OVW without L_help", "ovw", {"help_weight": 0.0}, "cross_attention_kv", 2e-3),
-    Variant("ESD-x", "esd", {}, "cross_attention", 1e-3),
+CONTENDERS = [
+    Contender("OVW", "ovw"),
+    Contender("OVW without L_help", "ovw", {"help_weight": 0.0}),
+    Contender("Saddle", "saddle", outer=MARGINS),
+    Contender("Saddle without L_help", "saddle", {"help_weight": 0.0}, outer=MARGINS),
+    Contender("ESD-x", "esd"),
+    Contender("SalUn", "salun"),
+    Contender("SA", "sa"),
+    Contender("UCE", "uce", outer=("retain_weight", (1.0, 0.1, 0.01)), inner=("ridge", (10.0, 1.0, 0.1))),
+    Contender("Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (1.0, 0.03, 1e-3))),
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=3, help="training seeds of each variant")
-    parser.add_argument("--only", help="run the variants whose name contains this")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is already there")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds of each method")
+    parser.add_argument("--only", default="", help="run the rows whose name contains this, and write no report")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_grad_enabled(True)
     world = World()
-    variants = [variant for variant in VARIANTS if not args.only or args.only in variant.name]
     rows = [
-        (task, variant, [world.cached(task, variant, seed, args.fresh) for seed in range(args.seeds)])
+        row
         for task in (object_task(), style_task())
-        for variant in variants
+        for contender in CONTENDERS
+        if args.only in contender.name
+        for row in compare(world, task, contender, args.seeds)
     ]
-    (ROOT / "docs" / "integrity.md").write_text(page(rows))
+    scale = kept("scale", world.scale)
+    if not args.only:
+        write_report(
+            rows, scale, {**SAMPLING.settings(), "precision": "float32", "LPIPS backbone": "alex"}, ROOT / "docs"
+        )
+
+
+def compare(world: World, task: Task, contender: Contender, seeds: int) -> list[dict[str, Any]]:
+    """The chosen setting's figures for each training seed, the first with its trade-off curve."""
+    found = kept(f"{task.name} {contender.name} search", lambda: search(world, task, contender))
+    rows = []
+    for seed in range(seeds if contender.trains else 1):
+        name = f"{task.name} {contender.name} {seed}"
+        figures = kept(name, lambda seed=seed: world.run(task, contender, found["setting"], seed))
+        rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures})
+        log.info("%s: %s", name, {key: figures[key] for key in ("UA", "I")})
+    return rows
+
+
+def kept(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gave, from the cache when it is there."""
+    path = CACHE / f"{name.replace(' ', '_')}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(make()))
+    return json.loads(path.read_text())
+
+
+def search(world: World, task: Task, contender: Contender) -> dict[str, Any]:
+    """Of the settings with UA >= ENOUGH, the one with the lowest I; without any, the one with the highest UA.
+
+    From each group only the weakest setting that forgets enough can win, so the others are not measured.
+    """
+    tried: list[tuple[float, float, dict[str, float]]] = []
+    for group in contender.groups():
+        for setting, patch in zip(group, world.candidates(task, contender, group), strict=True):
+            ua = world.forgotten(task, patch)
+            if ua >= ENOUGH or setting is group[-1]:
+                tried.append((ua, world.moved(task, patch), setting))
+                log.info("%s, %s: %s, UA %.3f, I %.4f", task.name, contender.name, setting, ua, tried[-1][1])
+                break
+    enough = [entry for entry in tried if entry[0] >= ENOUGH]
+    _, _, setting = min(enough, key=lambda entry: entry[1]) if enough else max(tried, key=lambda entry: entry[0])
+    return {"setting": setting, "reached": bool(enough)}
 
 
 class World:
-    """The shipped model with its judge, and base pictures drawn once."""
+    """The shipped model with its judges, and what several methods share: base pictures and banks."""
 
     def __init__(self) -> None:
         self.model = DiffusersModel.load(MODEL)
         self.lpips = Lpips("alex")
-        self.judge = Judge.load(MODEL / "judge.safetensors")
-        self.base: dict[tuple[str, int], torch.Tensor] = {}
+        self.judge = Judge.load()
+        self.clip = Clip.load(CLIP)
+        self.base = {
+            sampling: remembered(lambda shots, sampling=sampling: draw(self.model, shots, sampling))
+            for sampling in (SAMPLING, SEARCH_SAMPLING)
+        }
+        self.calls = 0
+        self.model.unet.register_forward_pre_hook(self.count_call)
+        self.banks: dict[str, Bank] = {}
 
-    def cached(self, task: Task, variant: Variant, seed: int, fresh: bool) -> dict[str, Any]:
-        path = ROOT / ".cache" / "integrity" / f"{task.name}-{variant.name}-{seed}.json".replace(" ", "_")
-        if fresh or not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figures = self.run(task, variant, seed)
-            path.write_text(json.dumps(figures))
-        figures = json.loads(path.read_text())
-        log.info("%s, %s, seed %d: %s", task.name, variant.name, seed, figures)
-        return figures
+    def candidates(self, task: Task, contender: Contender, group: list[dict[str, float]]) -> Iterator[UnlearningPatch]:
+        """A patch for each setting of a group; one training passes through all of its step counts."""
+        if not contender.trains:
+            return (self.solve(task, contender, setting) for setting in group)
+        return iter(self.train(task, contender, group[-1], 0, [int(setting["steps"]) for setting in group]))
 
-    def run(self, task: Task, variant: Variant, seed: int) -> dict[str, Any]:
+    def solve(self, task: Task, contender: Contender, setting: dict[str, float]) -> UnlearningPatch:
+        method = method_of(contender, setting)
+        return unlearn(self.model, method, task.prompts, settings_of(method, setting, 0))
+
+    def train(
+        self, task: Task, contender: Contender, setting: dict[str, float], seed: int, keep: Sequence[int]
+    ) -> list[UnlearningPatch]:
+        """The patches after the step counts `keep` of one training."""
+        method = method_of(contender, setting)
+        assert isinstance(method, GradientMethod)
+        settings = settings_of(method, setting, seed)
+        deltas = new_deltas(self.model, settings)
+        base = Fingerprint.of(self.model.weights())
+        record = Record.of(method, task.prompts, settings, base)
+        patches: list[UnlearningPatch] = []
+
+        def keep_some(progress: Progress) -> None:
+            if progress.done - method.preparation in keep:
+                patches.append(UnlearningPatch(lora_tensors(deltas), record))
+
+        report = Reporter(keep_some, method.preparation + settings.steps)
+        fit(self.model, method, self.bank(task, method, settings), deltas, settings, base, report)
+        return patches
+
+    def bank(self, task: Task, method: GradientMethod, settings: Settings) -> Bank:
+        """The latents of a task and seed, drawn once for all methods that train on the same ones."""
+        sources = bank_sources(method, task.prompts, settings)
+        key = repr(sources)
+        if key not in self.banks:
+            self.banks[key] = make_bank(self.model, sources, settings, lambda: None)
+        return self.banks[key]
+
+    def forgotten(self, task: Task, patch: UnlearningPatch, strength: float = 1.0) -> float:
+        """UA on the search's pictures."""
+        shots = [(prompt, SEARCH_SEED + index) for prompt in task.forget for index in range(task.forget_seeds // 2)]
+        pictures = self.patched(patch, SEARCH_SAMPLING, strength)(shots)
+        ua = accuracies(self.judge, pictures, [prompt for prompt, _ in shots], task.forget).ua
+        assert ua is not None
+        return ua
+
+    def moved(self, task: Task, patch: UnlearningPatch, strength: float = 1.0) -> float:
+        """I on the search's pictures."""
+        shots = [(prompt, SEARCH_SEED) for prompt in task.retain]
+        after = self.patched(patch, SEARCH_SAMPLING, strength)(shots)
+        return self.lpips.distance(self.base[SEARCH_SAMPLING](shots), after).mean().item()
+
+    def run(self, task: Task, contender: Contender, setting: dict[str, float], seed: int) -> dict[str, Any]:
+        """All figures of one training seed. Bank, training and solving are timed from nothing."""
+        self.banks.clear()
+        self.calls = 0
         began = time.monotonic()
-        patch = self.train(task, variant, seed)
-        seconds = time.monotonic() - began
-        result = self.measure(task, patch)
+        with peak_memory() as peak:
+            if contender.trains:
+                [patch] = self.train(task, contender, setting, seed, [int(setting["steps"])])
+            else:
+                patch = self.solve(task, contender, setting)
+        cost = {"seconds": time.monotonic() - began, "network calls": self.calls, **peak}
+        after = remembered(self.patched(patch, SAMPLING))
+        result = self.measure(task, self.base[SAMPLING], after)
+        assert result.accuracies is not None and result.interval is not None
+        shots = [(prompt, seed) for prompt in task.retain for seed in (1000, 1001)]
         return {
-            "UA": result.unlearning_accuracy,
+            "UA": result.accuracies.ua,
+            "IRA": result.accuracies.ira,
+            "CRA": result.accuracies.cra,
             "I": result.integrity,
-            "low": result.interval[0],
-            "high": result.interval[1],
+            "I low": result.interval[0],
+            "I high": result.interval[1],
             "noise floor": result.noise_floor,
             "forget distance": result.forget_distance,
-            "seconds": seconds,
+            "Fréchet": alexnet_frechet_distance(self.lpips, self.base[SAMPLING](shots), after(shots)),
+            "CLIPScore": self.clip_score(after(shots), shots),
+            "CLIPScore of base": self.clip_score(self.base[SAMPLING](shots), shots),
+            **cost,
+            "patch MB": sum(tensor.nbytes for tensor in patch.tensors.values()) / 1e6,
+            "curve": [self.point(task, patch, strength) for strength in STRENGTHS] if seed == 0 else [],
         }
 
-    def train(self, task: Task, variant: Variant, seed: int) -> UnlearningPatch:
-        kind = METHODS[variant.method]
-        settings = Settings(
-            steps=variant.steps,
-            learning_rate=variant.learning_rate,
-            seed=seed,
-            width=SAMPLING.width,
-            height=SAMPLING.height,
-            weights=variant.weights,
-        )
-        return unlearn(self.model, kind(**variant.options), task.prompts, settings)
-
-    def measure(self, task: Task, patch: UnlearningPatch) -> Retention:
+    def measure(self, task: Task, base: Draw, after: Draw) -> Retention:
+        seeds, forget_seeds = range(1000, 1002), range(1000, 1000 + task.forget_seeds)
         result, _ = measure(
-            self.draw_base,
-            lambda shots: self.draw_patched(patch, shots),
+            base,
+            after,
             self.lpips,
             task.retain,
             task.forget,
-            range(1000, 1002),
-            range(1000, 1000 + task.forget_seeds),
-            {"model": "tiny", **SAMPLING.settings(), "precision": "float32"},
+            seeds,
+            forget_seeds,
+            {},
             self.judge,
+            base_again=lambda shots: draw(self.model, shots, SAMPLING),
         )
         return result
 
-    def draw_base(self, shots: Sequence[tuple[str, int]]) -> torch.Tensor:
-        new = [shot for shot in shots if shot not in self.base]
-        if new:
-            self.base.update(zip(new, draw(self.model, new, SAMPLING), strict=True))
-        return torch.stack([self.base[shot] for shot in shots])
+    def point(self, task: Task, patch: UnlearningPatch, strength: float) -> dict[str, float]:
+        """The trade-off at a patch strength, on the search's pictures."""
+        return {
+            "strength": strength,
+            "UA": self.forgotten(task, patch, strength),
+            "I": self.moved(task, patch, strength),
+        }
 
-    def draw_patched(self, patch: UnlearningPatch, shots: Sequence[tuple[str, int]]) -> torch.Tensor:
-        with self.model.patched(patch):
-            return draw(self.model, shots, SAMPLING)
+    def clip_score(self, pictures: Tensor, shots: Sequence[tuple[str, int]]) -> float:
+        scores = self.clip.scores(self.clip.embed_pictures(pictures), [prompt for prompt, _ in shots])
+        return scores.mean().item()
+
+    def scale(self) -> dict[str, float]:
+        """What LPIPS gives for two seeds of a prompt, and for two prompts, both of the base."""
+        prompts = every_prompt()
+        first = self.base[SAMPLING]([(prompt, 1000) for prompt in prompts])
+        second = self.base[SAMPLING]([(prompt, 1001) for prompt in prompts])
+        return {
+            "another seed": self.lpips.distance(first, second).mean().item(),
+            "another prompt": self.lpips.distance(first, first.roll(len(first) // 2, 0)).mean().item(),
+        }
+
+    def patched(self, patch: UnlearningPatch, sampling: Sampling, strength: float = 1.0) -> Draw:
+        def drawing(shots: Sequence[Shot]) -> Tensor:
+            with self.model.patched(patch, strength):
+                return draw(self.model, shots, sampling)
+
+        return drawing
+
+    def count_call(self, *_: Any) -> None:
+        self.calls += 1
 
 
-def page(rows: Sequence[tuple[Task, Variant, list[dict[str, Any]]]]) -> str:
-    """docs/integrity.md."""
-    lines = [
-        "# What forgetting costs",
-        "",
-        "Written by `python -m benchmarks.integrity` on the shipped model. Each figure is the mean over training",
-        "seeds, with the lowest and highest in brackets. I: mean LPIPS (alex, 128 px, fp32) over held-out retain",
-        "prompts times two seeds. UA: share of 48 forget pictures that no longer show the concept (nearest-picture",
-        f"judge). Forget distance: mean LPIPS of the forget pictures. Sampling: {SAMPLING.settings()}.",
-        "",
-    ]
-    for name in dict.fromkeys(task.name for task, _, _ in rows):
-        lines += [f"## {name}", "", "| variant | UA | I | forget distance | seconds |", "|---|---|---|---|---|"]
-        for task, variant, runs in rows:
-            if task.name == name:
-                cells = " | ".join(
-                    cell([run[key] for run in runs]) for key in ("UA", "I", "forget distance", "seconds")
-                )
-                lines.append(f"| {variant.name} | {cells} |")
-        lines.append("")
-    return "\n".join(lines)
+def remembered(draw: Draw) -> Draw:
+    """Draws each shot once."""
+    pictures: dict[Shot, Tensor] = {}
+
+    def drawing(shots: Sequence[Shot]) -> Tensor:
+        if new := [shot for shot in dict.fromkeys(shots) if shot not in pictures]:
+            pictures.update(zip(new, draw(new), strict=True))
+        return torch.stack([pictures[shot] for shot in shots])
+
+    return drawing
 
 
-def cell(values: Sequence[float]) -> str:
-    """`mean (lowest to highest)`."""
-    return f"{statistics.fmean(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+def method_of(contender: Contender, setting: dict[str, float]) -> Method:
+    """The method with the options of its row and of the setting."""
+    kind = METHODS[contender.method]
+    options = {name: setting[name] for name in (spec.name for spec in fields(kind)) if name in setting}
+    return kind(**contender.options, **options)
+
+
+def settings_of(method: Method, setting: dict[str, float], seed: int) -> Settings:
+    """The method's own weights at the shipped model's size."""
+    return Settings(
+        steps=int(setting.get("steps", 1)),
+        learning_rate=setting.get("learning_rate", LEARNING_RATE),
+        seed=seed,
+        width=SAMPLING.width,
+        height=SAMPLING.height,
+        weights=method.weights,
+    )
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, float]]:
+    """Within the context, the process's memory above what it had before, filled in at the end as `peak MB`."""
+    process = psutil.Process()
+    before = highest = process.memory_info().rss
+    figures: dict[str, float] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.02):
+            highest = max(highest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield figures
+    finally:
+        done.set()
+        watcher.join()
+        figures["peak MB"] = (highest - before) / 1e6
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 import comfy.lora
 import folder_paths
@@ -15,6 +16,15 @@ from ..unlearning_core.patch import UnlearningPatch as Patch
 from ..unlearning_core.patch import module_of
 from .types import UnlearningPatch
 from .weights import base_weights, patch_changes
+
+ATTACHMENT = "unlearning"  # on a MODEL: the patches that apply_patch has put there
+
+
+class Applied(NamedTuple):
+    """A patch on a MODEL."""
+
+    adapters: dict[Any, Any]  # as ComfyUI holds them, by state-dict key
+    strength: float
 
 
 class SaveUnlearningPatch(io.ComfyNode):
@@ -73,7 +83,8 @@ class LoadPatchedModel(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="How much of the patch to apply, -10 to 10: 0 is the base, 1 what was trained.",
+                    tooltip="How much of the patch to apply, -10 to 10: 0 is the base, 1 what was trained. Loaders in "
+                    "a row stack; the same patch twice adds its strengths, so -1 takes off what 1 put on.",
                 ),
                 io.Boolean.Input(
                     "check_base",
@@ -114,6 +125,7 @@ class LoadPatchedModel(io.ComfyNode):
 def apply_patch(model: ModelPatcher, patch: Patch, strength: float) -> ModelPatcher:
     """A clone of `model` with the patch, applied as the stock LoRA loader does.
 
+    A patch that is on the model already changes its strength there, so strengths 1 and -1 leave exactly nothing of it.
     Raises ValueError when the model lacks a weight that the patch changes.
     """
     names = comfy.lora.model_lora_keys_unet(model.model, {})
@@ -124,5 +136,25 @@ def apply_patch(model: ModelPatcher, patch: Patch, strength: float) -> ModelPatc
             f"{len(patch.tensors)} tensors, such as {missing[0]}; load the base model that the patch was made for"
         )
     patched = model.clone()
-    patched.add_patches(comfy.lora.load_lora(patch.tensors, names), strength)
+    applied: dict[str, Applied] = dict(patched.get_attachment(ATTACHMENT) or {})
+    before = applied.pop(patch.digest, Applied({}, 0.0))
+    _remove(patched, before.adapters)
+    total = before.strength + strength
+    if total:
+        adapters = before.adapters or comfy.lora.load_lora(patch.tensors, names)
+        patched.add_patches(adapters, total)
+        applied[patch.digest] = Applied(adapters, total)
+    patched.set_attachments(ATTACHMENT, applied)
     return patched
+
+
+def _remove(patched: ModelPatcher, adapters: dict[Any, Any]) -> None:
+    """Takes earlier added patches off again."""
+    own = {id(adapter) for adapter in adapters.values()}
+    for key, entries in list(patched.patches.items()):
+        kept = [entry for entry in entries if id(entry[1]) not in own]
+        if kept:
+            patched.patches[key] = kept
+        else:
+            del patched.patches[key]
+    patched.patches_uuid = uuid4()

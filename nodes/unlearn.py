@@ -9,12 +9,13 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import io
+from server import PromptServer
 
 from ..unlearning_core.methods import METHODS
 from ..unlearning_core.model import SELECTIONS
-from ..unlearning_core.prompts import Prompts
+from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts
 from ..unlearning_core.train import Progress, Settings
-from ..unlearning_core.unlearn import unlearn
+from ..unlearning_core.unlearn import Pictures, unlearn
 from .model import ComfyModel
 from .patches import apply_patch
 from .private import private_copy
@@ -42,29 +43,40 @@ class UnlearnConcept(io.ComfyNode):
             ),
             search_aliases=["unlearning", "erase concept", "forget", "concept erasure", "ESD", "OVW", "remove concept"],
             inputs=[
-                io.Model.Input("model", tooltip="The base. Any eps-, v- or flow-prediction model."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The base. Any eps-, v- or flow-prediction model. Patches and LoRAs on it are part of the "
+                    "base: the file names them, and fits this combination only.",
+                ),
                 io.Clip.Input("clip", tooltip="The text encoder that goes with the model."),
                 io.String.Input(
                     "forget_prompts",
                     multiline=True,
                     default="a cat face",
-                    tooltip="What to forget: one prompt a line, worded as it would be used.",
+                    tooltip="What to forget: one prompt a line, worded as it would be used. A line may name its own "
+                    "target: a cat => a dog.",
                 ),
                 io.String.Input(
                     "overwrite_prompt",
                     multiline=True,
                     default="",
-                    tooltip="What OVW draws instead: one line for all forget prompts, or one line each. "
-                    "Empty is the empty prompt. ESD does not push towards it.",
+                    tooltip="What to draw instead: one line for all forget prompts, or one line each. Empty is the "
+                    "empty prompt. ESD and Saddle do not push towards it.",
                 ),
                 io.String.Input(
                     "retain_prompts",
                     multiline=True,
                     default="",
-                    tooltip="What L_help holds: one prompt a line. The empty prompt and the overwrite prompts are "
-                    "always held too. Not used when help_weight is 0.",
+                    placeholder="Held when this is empty:\n" + "\n".join(DEFAULT_RETAIN),
+                    tooltip="What to hold: one prompt a line. The empty prompt and the overwrite prompts are always "
+                    "held too. OVW, Saddle and ESD do not use it when help_weight is 0.",
                 ),
-                io.DynamicCombo.Input("method", options=methods, tooltip="The unlearning objective, with its options."),
+                io.DynamicCombo.Input(
+                    "method",
+                    options=methods,
+                    tooltip="The unlearning method, with its options. uce and nullspace solve in closed form: steps, "
+                    "learning_rate, size and latents are not used.",
+                ),
                 number_input(SETTINGS["steps"]),
                 number_input(SETTINGS["learning_rate"]),
                 io.Combo.Input(
@@ -72,7 +84,7 @@ class UnlearnConcept(io.ComfyNode):
                     options=[METHOD_DEFAULT, *SELECTIONS],
                     default=METHOD_DEFAULT,
                     tooltip="Weights to train. For ESD: cross_attention is ESD-x, cross_attention_kv ESD-x-strict, "
-                    "not_cross_attention ESD-u, all ESD-all.",
+                    "not_cross_attention ESD-u, all ESD-all. Closed forms need text_projections, their default.",
                 ),
                 number_input(SETTINGS["rank"]),
                 io.Int.Input(
@@ -89,11 +101,24 @@ class UnlearnConcept(io.ComfyNode):
                     number_input(SETTINGS[name], advanced=True)
                     for name in ("batch_size", "runs", "run_steps", "run_cfg")
                 ),
+                io.Latent.Input(
+                    "forget_latents",
+                    optional=True,
+                    tooltip="Pictures of what to forget, from VAE Encode, in place of the model's own: one for each "
+                    "forget prompt, or any number for a single prompt.",
+                ),
+                io.Latent.Input(
+                    "retain_latents",
+                    optional=True,
+                    tooltip="Pictures to hold, from VAE Encode, in place of the model's own: one for each retain "
+                    "prompt, or any number for a single prompt.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model with the patch at strength 1."),
                 UnlearningPatch.Output(display_name="PATCH", tooltip="The trained change, to save."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -124,6 +149,8 @@ class UnlearnConcept(io.ComfyNode):
         retain_prompts: str,
         method: dict[str, Any],
         weights: str,
+        forget_latents: dict[str, Any] | None = None,
+        retain_latents: dict[str, Any] | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
         prompts = Prompts.parse(forget_prompts, overwrite_prompt, retain_prompts)
@@ -135,10 +162,21 @@ class UnlearnConcept(io.ComfyNode):
         def on_progress(progress: Progress) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(progress.done, progress.total)
+            if progress.loss is not None:
+                figures = {"loss": progress.loss, **progress.figures}
+                text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
 
         with torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
-            patch = unlearn(ComfyModel(private, clip), objective, prompts, chosen, on_progress)
+            host = ComfyModel(private, clip)
+            pictures = Pictures(*(samples(host, latents) for latents in (forget_latents, retain_latents)))
+            patch = unlearn(host, objective, prompts, chosen, on_progress, pictures)
         return io.NodeOutput(apply_patch(model, patch, 1.0), patch)
+
+
+def samples(model: ComfyModel, latents: dict[str, Any] | None) -> torch.Tensor | None:
+    """A LATENT as a tensor that training may use, in the model's own scale."""
+    return None if latents is None else model.latents(latents["samples"].clone())
 
 
 def number_input(spec: Field[Any], advanced: bool | None = None) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Batch:
-    """Latents [B, C, H, W] at sigma [B] on the way to the pictures x0, and the frozen base's noise predictions there."""
+    """Latents [B, C, H, W] at sigma [B] on the way to pictures x0, and the frozen base's noise predictions there."""
 
     x: Tensor
     x0: Tensor
@@ -242,8 +242,6 @@ def _join_parts(parts: Sequence[Trajectories]) -> Trajectories:
     return Trajectories(**{name: _joined(*values) for name, values in columns.items()}, **shared)
 
 
-def _joined(first: Tensor | list[Cond], *others: Tensor | list[Cond]) -> Tensor | list[Cond]:
+def _joined(first: Any, *others: Any) -> Any:
     """Tensors or lists, one behind the other."""
-    if isinstance(first, Tensor):
-        return torch.cat([first, *others])
-    return sum(others, first)
+    return torch.cat([first, *others]) if isinstance(first, Tensor) else sum(others, first)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .bank import Bank, Run, Trajectories, forget_runs, noised_trajectories, retain_runs, sample_trajectories
 from .bank import trajectory_calls as calls
-from .deltas import make_deltas
+from .deltas import Delta, make_deltas
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method
 from .methods.base import Texts, Training, aligned, gram
@@ -75,9 +75,8 @@ def unlearn(
     """
     if settings.rank and not method.low_rank:
         raise ValueError(f"rank: {method.label} changes full weights; set rank to 0")
-    weights = model.weights()
-    names = select(list(weights), settings.weights)
-    base = Fingerprint.of(weights, model.changes())
+    names = select(list(model.weights()), settings.weights)
+    base = Fingerprint.of(model.weights(), model.changes())
     if isinstance(method, ClosedForm):
         tensors = _solve(model, method, prompts, names, on_progress)
     else:
@@ -85,7 +84,9 @@ def unlearn(
         sources = bank_sources(method, prompts, settings, pictures)
         total = sum(source.calls(settings.run_steps) for source in sources) + method.preparation + settings.steps
         report = Reporter(on_progress, total)
-        tensors = fit(model, method, make_bank(model, sources, settings, report), names, settings, base, report)
+        deltas = new_deltas(model, settings)
+        fit(model, method, make_bank(model, sources, settings, report), deltas, settings, base, report)
+        tensors = lora_tensors(deltas)
     return UnlearningPatch(tensors, Record.of(method, prompts, settings, base))
 
 
@@ -127,14 +128,12 @@ def fit(
     model: DiffusionModel,
     method: GradientMethod,
     bank: Bank,
-    names: Sequence[str],
+    deltas: Mapping[str, Delta],
     settings: Settings,
     base: Fingerprint,
     report: Reporter,
-) -> dict[str, Tensor]:
-    """Trains deltas of the weights `names` and returns them under LoRA-file keys, on the CPU."""
-    weights = model.weights()
-    deltas = make_deltas({name: weights[name] for name in names}, settings.rank, settings.seed, model.device)
+) -> None:
+    """Trains the deltas, from the method's preparation to the last step."""
     generator = torch.Generator().manual_seed(settings.seed)
     begun = report.done + method.preparation
     training = Training(model, bank, deltas, base, settings.learning_rate, settings.batch_size, generator, report)
@@ -142,7 +141,19 @@ def fit(
     report.done = begun  # also when the method remembered what it would have prepared
     with model.attach(deltas):
         train(model, method, objective, deltas, bank, settings, generator, report)
-    return {key: value.detach().cpu() for name, delta in deltas.items() for key, value in delta.tensors(name).items()}
+
+
+def new_deltas(model: DiffusionModel, settings: Settings) -> dict[str, Delta]:
+    """Untrained deltas of the selected weights. Raises ValueError when the model lacks them, or rank does not fit."""
+    weights = model.weights()
+    chosen = {name: weights[name] for name in select(list(weights), settings.weights)}
+    return make_deltas(chosen, settings.rank, settings.seed, model.device)
+
+
+def lora_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
+    """What the deltas are now, under LoRA-file keys, on the CPU."""
+    items = [item for name, delta in deltas.items() for item in delta.tensors(name).items()]
+    return {key: tensor.detach().cpu().clone() for key, tensor in items}
 
 
 @torch.no_grad()
@@ -160,9 +171,7 @@ def _solve(
     tensors = {}
     for group in _sharing(tokens[""]):
         seen = {prompt: inputs[group[0]] for prompt, inputs in tokens.items()}
-        current = [
-            (weights[name] + changes[name].to(weights[name]) if name in changes else weights[name]) for name in group
-        ]
+        current = [weights[name] + changes.get(name, torch.zeros(())).to(weights[name]) for name in group]
         stacked = torch.cat([weight.flatten(1) for weight in current]).to(seen[""])
         parts = method.edit(stacked, layer_texts(prompts, seen)).split([len(weight) for weight in current])
         for name, weight, change in zip(group, current, parts, strict=True):

@@ -127,7 +127,7 @@ class DiffusersModel:
 
     @contextmanager
     def patched(self, patch: UnlearningPatch, strength: float = 1.0) -> Iterator[None]:
-        """Within the context the model has the patch, on top of those it has; raises ValueError when it does not fit the model."""
+        """Within the context the model has the patch too. Raises ValueError when it does not fit the model."""
         changes = patch.changes()
         missing = sorted(changes.keys() - self._parameters.keys())
         if missing:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .base import HELP, GradientMethod, Objective, Step, Training, option
 
-SMOOTHING = 0.9  # of L_forget over steps: a few latents at random sigmas say little about the constraint
+SMOOTHING = 0.8  # of L_forget over steps: a few latents at random sigmas say little about the constraint
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Saddle(GradientMethod):
 
     help_weight: float = option(5.0, 0.0, 1000.0, HELP)
     margin: float = option(8.0, 0.01, 100.0, "how far to move, in units of the base's own ||e0(c_f) - e0('')||^2")
-    ascent: float = option(0.05, 0.001, 10.0, "step size of the multiplier", step=0.01)
+    ascent: float = option(0.03, 0.001, 10.0, "step size of the multiplier", step=0.01)
     damping: float = option(5.0, 0.0, 100.0, "how strongly to pull back what moved too far")
     most: float = option(10.0, 0.1, 1000.0, "upper bound of the multiplier")
 
