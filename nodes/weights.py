@@ -46,7 +46,8 @@ def patch_places(model: ModelPatcher) -> dict[str, Place]:
     transformers a patch changes the matrices: LoRA loaders do not reach the biases that ComfyUI fuses.
     """
     keys = [key for key in model.model_state_dict("diffusion_model.") if _can_change(model, key)]
-    unet = {f"diffusion_model.{key}": name for name, key in _unet_names(model).items()}
+    # Of several names the first in the alphabet: U-Nets call label_emb add_embedding, but for the rare unCLIP.
+    unet = {f"diffusion_model.{key}": name for name, key in sorted(_unet_names(model).items(), reverse=True)}
     if unet:
         return {_unet_name(unet[key]): Place(key) for key in keys if key in unet}
     fused = _transformer_places(model)

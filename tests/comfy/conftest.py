@@ -23,7 +23,7 @@ MODEL = PACK / "unlearning_core" / "tiny" / "model"
 @pytest.fixture(scope="session")
 def pack(comfyui_path: Path) -> Callable[[str], ModuleType]:
     """Imports a module of the pack by its path in it, the way ComfyUI imports a pack."""
-    sys.path.append(str(comfyui_path))
+    sys.path.insert(0, str(comfyui_path))  # before the repository, whose `nodes` is not ComfyUI's
     from comfy.cli_args import args
 
     args.cpu = True
