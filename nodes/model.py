@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import comfy.ldm.modules.attention
-import comfy.lora
 import comfy.model_management
 import comfy.sample
 import comfy.sampler_helpers
@@ -18,6 +17,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from torch import Tensor, nn
 
+from .training import differentiable_attention, training_mode
+from .weights import base_weights, patch_changes, patch_places
+
 
 class ComfyModel:
     """A `DiffusionModel` of the library, over the copy that `private_copy` yields."""
@@ -27,7 +29,7 @@ class ComfyModel:
         self.clip = clip
         self.model_sampling = private.get_model_object("model_sampling")
         self.latent_format = private.get_model_object("latent_format")
-        self.names = patch_names(private)
+        self.places = patch_places(private)
         self._encoded: dict[str, Any] = {}
         self._model_conds: dict[tuple[int, torch.Size], dict[str, Any]] = {}
 
@@ -100,16 +102,16 @@ class ComfyModel:
         return patch_changes(self.patcher)
 
     def module(self, name: str) -> nn.Module:
-        return comfy.utils.get_attr(self.patcher.model, self.names[name].rpartition(".")[0])
+        return comfy.utils.get_attr(self.patcher.model, self.places[name].key.rpartition(".")[0])
 
     @contextmanager
     def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
         places = [self._functions(name) for name in deltas]
         before = [getattr(module, functions) for module, functions in places]
         try:
-            for (module, functions), delta in zip(places, deltas.values(), strict=True):
-                setattr(module, functions, [*getattr(module, functions), delta])
-            with training_mode():
+            for (name, delta), (module, functions) in zip(deltas.items(), places, strict=True):
+                setattr(module, functions, [*getattr(module, functions), partial(self.places[name].apply, delta)])
+            with training_mode(self.patcher.model):
                 yield
         finally:
             for (module, functions), value in zip(places, before, strict=True):
@@ -118,22 +120,6 @@ class ComfyModel:
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
         return self.module(name), f"{name.rpartition('.')[2]}_function"
-
-
-def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """PyTorch's attention in place of kernels that have no backward."""
-    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
-
-
-@contextmanager
-def training_mode() -> Iterator[None]:
-    """Turns off the in-place kernels that some of ComfyUI's models use for inference."""
-    before = getattr(comfy.model_management, "in_training", False)
-    comfy.model_management.in_training = True
-    try:
-        yield
-    finally:
-        comfy.model_management.in_training = before
 
 
 def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
@@ -146,35 +132,3 @@ def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
     latent_format = model.get_model_object("latent_format")
     ratio = latent_format.spacial_downscale_ratio
     return torch.zeros(1, latent_format.latent_channels, height // ratio, width // ratio)
-
-
-def patch_names(model: ModelPatcher) -> dict[str, str]:
-    """Patch name -> state-dict key of every weight that a patch may change.
-
-    U-Nets use diffusers' module names, as LoRA files do everywhere; other families use ComfyUI's generic names.
-    """
-    config = model.model.model_config.unet_config
-    diffusers = {f"diffusion_model.{key}": name for name, key in comfy.utils.unet_to_diffusers(config).items()}
-    names = {}
-    for key in model.model_state_dict("diffusion_model."):
-        module, _, kind = diffusers.get(key, key).rpartition(".")
-        owner = comfy.utils.get_attr(model.model, key.rpartition(".")[0])
-        if kind in ("weight", "bias") and hasattr(owner, f"{kind}_function"):
-            names[f"lora_unet_{module.replace('.', '_')}.{kind}" if key in diffusers else f"{module}.{kind}"] = key
-    return names
-
-
-def patch_changes(model: ModelPatcher) -> dict[str, Tensor]:
-    """What the patches on a MODEL add to the weights of `base_weights`, in fp32 on the CPU."""
-    shapes = base_weights(model)
-    return {
-        name: comfy.lora.calculate_weight(model.patches[key], torch.zeros(shapes[name].shape), key)
-        for name, key in patch_names(model).items()
-        if key in model.patches
-    }
-
-
-def base_weights(model: ModelPatcher) -> dict[str, Tensor]:
-    """The checkpoint's own weights under their patch names, whatever patches the MODEL carries."""
-    originals = model.get_key_patches("diffusion_model.")
-    return {name: originals[key][0][0] for name, key in patch_names(model).items()}

@@ -13,8 +13,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
-from .model import base_weights, patch_changes
+from ..unlearning_core.patch import module_of
 from .types import UnlearningPatch
+from .weights import base_weights, patch_changes
 
 ATTACHMENT = "unlearning"  # on a MODEL: the patches that apply_patch has put there
 
@@ -128,9 +129,7 @@ def apply_patch(model: ModelPatcher, patch: Patch, strength: float) -> ModelPatc
     Raises ValueError when the model lacks a weight that the patch changes.
     """
     names = comfy.lora.model_lora_keys_unet(model.model, {})
-    missing = [
-        key for key in patch.tensors if key.partition(".")[0] not in names and key.rpartition(".")[0] not in names
-    ]
+    missing = [key for key in patch.tensors if module_of(key) not in names]
     if missing:
         raise ValueError(
             f"patch for {', '.join(patch.record.forget)}: this model has no weight for {len(missing)} of the patch's "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +23,10 @@ def comfyui_path() -> Path:
 
 @pytest.fixture(scope="session")
 def server(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[comfyui.Server]:
-    """One running ComfyUI with this pack, for all tests."""
-    with comfyui.Server(comfyui_path, Path(sys.executable), tmp_path_factory.mktemp("comfyui")) as running:
+    """One running ComfyUI with this pack and the tests' own loader, for all tests."""
+    folder = tmp_path_factory.mktemp("comfyui")
+    shutil.copytree(Path(__file__).parent / "support" / "small_clip", folder / "custom_nodes" / "small_clip")
+    with comfyui.Server(comfyui_path, Path(sys.executable), folder) as running:
         yield running
 
 

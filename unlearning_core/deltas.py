@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+PEFT = "transformer."  # diffusers reads names with this prefix in peft's style only, without alpha
+
 
 class FullDelta(nn.Module):
     """`weight + diff`, with a diff of the weight's own shape."""
@@ -39,20 +41,29 @@ class LowRankDelta(nn.Module):
 
     def change(self) -> Tensor:
         """What it adds to the weight."""
-        product = torch.mm(self.up.flatten(1), self.down.flatten(1))
-        return product.reshape(len(self.up), *self.down.shape[1:])
+        return low_rank_product(self.up, self.down)
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight + self.change().to(weight)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """LoRA-file keys: `.lora_up.weight`, `.lora_down.weight` and `.alpha` of the module."""
+        """LoRA-file keys: peft's `.lora_B.weight` and `.lora_A.weight` for diffusers' transformers.
+
+        Else kohya's `.lora_up.weight`, `.lora_down.weight` and `.alpha`.
+        """
         module = name.removesuffix(".weight")
+        if name.startswith(PEFT):
+            return {f"{module}.lora_B.weight": self.up, f"{module}.lora_A.weight": self.down}
         alpha = torch.tensor(float(self.down.shape[0]))
         return {f"{module}.lora_up.weight": self.up, f"{module}.lora_down.weight": self.down, f"{module}.alpha": alpha}
 
 
 Delta = FullDelta | LowRankDelta
+
+
+def low_rank_product(up: Tensor, down: Tensor) -> Tensor:
+    """up [out, rank, ...] times down [rank, in, ...], in the shape [out, in, ...] of a linear or convolution weight."""
+    return torch.mm(up.flatten(1), down.flatten(1)).reshape(len(up), *down.shape[1:])
 
 
 def make_deltas(weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device) -> dict[str, Delta]:

@@ -68,15 +68,16 @@ def noise_prediction(model: DiffusionModel, x: Tensor, sigma: Tensor, conds: Seq
     return (x - model.predict_x0(x, sigma, conds)) / sigma.view(-1, *[1] * (x.ndim - 1))
 
 
-# Patch names with every "." as "_". The text stream of a DiT block plays the part of cross-attention.
-_CROSS_ATTENTION = r"_attn2_|_txt_attn_|_context_block_attn_|_attn_add_"
-_CROSS_ATTENTION_KV = r"_attn2_to_[kv]_|_txt_attn_qkv_|_context_block_attn_qkv_|_attn_add_[kv]_proj_"
+# Patch names with every "." as "_". The text stream of a transformer's block plays the part of cross-attention; what
+# diffusers calls attn2 there attends to the picture.
+_CROSS_ATTENTION = r"^_lora_unet_.*_attn2_|_attn_add_|_attn_to_add_|_txt_attn_"
+_CROSS_ATTENTION_KV = r"^_lora_unet_.*_attn2_to_[kv]_|_attn_add_[kv]_proj_|_txt_attn_qkv_"
 _ATTENTION = rf"{_CROSS_ATTENTION}|_attn\d?_|_img_attn_"
 
-# Layers that read the text and nothing else: U-Nets' keys and values, DiTs' projections of tokens and pooled text.
+# Layers that read the text and nothing else: U-Nets' keys and values, and transformers' projections of tokens and
+# pooled text.
 _TEXT_PROJECTIONS = (
-    r"_attn2_to_[kv]_weight$|_context_embedder_weight$|_txt_in_weight$"
-    r"|_vector_in_in_layer_weight$|_y_embedder_mlp_0_weight$|_text_embedder_linear_1_weight$"
+    r"^_lora_unet_.*_attn2_to_[kv]_weight$|_context_embedder_weight$|_text_embedder_linear_1_weight$|_txt_in_weight$"
 )
 
 SELECTIONS: dict[str, str] = {

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from . import __version__
+from .deltas import low_rank_product
 from .fingerprint import Fingerprint
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Record:
 
 @dataclass(frozen=True)
 class UnlearningPatch:
-    """CPU tensors under LoRA-file keys: `.diff`, `.diff_b`, `.lora_up.weight`, `.lora_down.weight`, `.alpha`."""
+    """CPU tensors under LoRA-file keys: `.diff`, `.diff_b`, and the low-rank pairs of `LowRankDelta.tensors`."""
 
     tensors: dict[str, Tensor]
     record: Record
@@ -122,8 +123,9 @@ class UnlearningPatch:
                 changes[f"{module}.bias"] = tensor
             elif key.endswith(".lora_up.weight"):
                 down, alpha = self.tensors[f"{module}.lora_down.weight"], self.tensors[f"{module}.alpha"]
-                product = (alpha / len(down)) * torch.mm(tensor.flatten(1), down.flatten(1))
-                changes[f"{module}.weight"] = product.reshape(len(tensor), *down.shape[1:])
+                changes[f"{module}.weight"] = (alpha / len(down)) * low_rank_product(tensor, down)
+            elif key.endswith(".lora_B.weight"):
+                changes[f"{module}.weight"] = low_rank_product(tensor, self.tensors[f"{module}.lora_A.weight"])
         return changes
 
     @property
@@ -150,7 +152,7 @@ class UnlearningPatch:
 
 def module_of(key: str) -> str:
     """The module that a patch tensor changes: `lora_unet_….to_k` for `lora_unet_….to_k.lora_up.weight`."""
-    return re.sub(r"\.(diff|diff_b|alpha|lora_(up|down)\.weight)$", "", key)
+    return re.sub(r"\.(diff|diff_b|alpha|lora_(up|down|A|B)\.weight)$", "", key)
 
 
 def _what_is_wrong(path: Path) -> str:

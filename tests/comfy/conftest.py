@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -10,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import checkpoints
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from comfyui import Server
 
 PACK = Path(__file__).parents[2]
 MODEL = PACK / "unlearning_core" / "tiny" / "model"
@@ -22,7 +23,7 @@ MODEL = PACK / "unlearning_core" / "tiny" / "model"
 @pytest.fixture(scope="session")
 def pack(comfyui_path: Path) -> Callable[[str], ModuleType]:
     """Imports a module of the pack by its path in it, the way ComfyUI imports a pack."""
-    sys.path.append(str(comfyui_path))
+    sys.path.insert(0, str(comfyui_path))  # before the repository, whose `nodes` is not ComfyUI's
     from comfy.cli_args import args
 
     args.cpu = True
@@ -47,51 +48,15 @@ def clip(pack: Callable[[str], ModuleType]) -> Any:
 
 
 @pytest.fixture(scope="session")
-def write_sd15(pack: Callable[[str], ModuleType]) -> Callable[[Path], None]:
-    """Writes an SD1.5-shaped checkpoint of random weights: one level and block in the U-Net, full CLIP-L and VAE."""
-    return _write_sd15
+def family_checkpoint(pack: Callable[[str], ModuleType], server: Server) -> Callable[[str], None]:
+    """Writes a family's small checkpoint once into the server's model folders: see `checkpoints`."""
+    models = server.base_directory / "models"
 
+    @functools.cache
+    def write(family: str) -> None:
+        if family == "flux":
+            checkpoints.write_flux(models)
+        else:
+            checkpoints.write_checkpoint(family, models / "checkpoints" / f"{family}.safetensors")
 
-def _write_sd15(path: Path) -> None:
-    from comfy.ldm.models.autoencoder import AutoencoderKL
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from comfy.model_detection import model_config_from_unet_config
-    from comfy.ops import disable_weight_init
-    from comfy.sd1_clip import SD1CheckpointClipModel
-
-    unet = {
-        "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
-        "model_channels": 320,
-        "channel_mult": (1,),
-        "num_res_blocks": [1],
-        "transformer_depth": [1],
-        "transformer_depth_middle": 1,
-        "transformer_depth_output": [1, 1],
-        "context_dim": 768,
-        "num_heads": 8,
-        "num_head_channels": -1,
-        "use_spatial_transformer": True,
-        "use_linear_in_transformer": False,
-        "adm_in_channels": None,
-        "use_temporal_attention": False,
-        "legacy": False,
-    }
-    assert type(model_config_from_unet_config(unet)).__name__ == "SD15"
-    vae = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
-    vae |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
-    with torch.device("meta"):
-        parts: dict[str, nn.Module] = {
-            "model.diffusion_model": UNetModel(**unet, operations=disable_weight_init, device="meta"),
-            "first_stage_model": AutoencoderKL(ddconfig=vae, embed_dim=4),
-            "cond_stage_model": SD1CheckpointClipModel(device="meta", dtype=torch.float16),
-        }
-    generator = torch.Generator().manual_seed(0)
-    weights = {
-        f"{prefix}.{name}": 0.02 * torch.randn(weight.shape, generator=generator)
-        for prefix, part in parts.items()
-        for name, weight in part.state_dict().items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: weight.half() for name, weight in weights.items()}, path)
+    return write

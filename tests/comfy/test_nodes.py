@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,89 +13,14 @@ import comfyui
 import pytest
 import torch
 from comfyui import PromptError, Server
-from safetensors import safe_open
-from safetensors.torch import load, save_file
+from graphs import latent, node, sampling, saved_patch, training, unlearn
+from safetensors.torch import save_file
 
 from unlearning_core.methods import METHODS
 from unlearning_core.patch import UnlearningPatch
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
-Graph = dict[str, dict[str, Any]]
 QUICKSTART = Path(__file__).parents[2] / "workflows" / "api" / "quickstart.json"
-
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def unlearn(**changes: Any) -> dict[str, Any]:
-    """Unlearn Concept on the loader "load", three steps."""
-    inputs = {
-        "model": ["load", 0],
-        "clip": ["load", 1],
-        "forget_prompts": "a cat face",
-        "overwrite_prompt": "a dog face",
-        "retain_prompts": "a car\na frog in noto style",
-        "method": "ovw",
-        "steps": 3,
-        "learning_rate": 2e-3,
-        "weights": "method default",
-        "rank": 0,
-        "seed": 0,
-        "width": 128,
-        "height": 128,
-        "batch_size": 2,
-        "runs": 2,
-        "run_steps": 3,
-        "run_cfg": 3.0,
-    }
-    chosen = inputs | changes
-    kind = METHODS.get(chosen["method"])
-    options = {f"method.{spec.name}": spec.default for spec in fields(kind)} if kind else {}
-    return node("UnlearnConcept", **(options | chosen))
-
-
-def training(prefix: str, **changes: Any) -> Graph:
-    return {
-        "load": node("LoadTinyT2I"),
-        "unlearn": unlearn(**changes),
-        "save": node("SaveUnlearningPatch", patch=["unlearn", 1], filename_prefix=prefix),
-    }
-
-
-def sampling(name: str, model: str, prompt: str = "a cat face in noto style", last_step: int = 10_000) -> Graph:
-    """Saves the latent that MODEL node `model` draws."""
-    return {
-        f"{name} positive": node("CLIPTextEncode", clip=["load", 1], text=prompt),
-        f"{name} negative": node("CLIPTextEncode", clip=["load", 1], text=""),
-        f"{name} empty": node("EmptyLatentImage", width=128, height=128, batch_size=1),
-        f"{name} sampled": node(
-            "KSamplerAdvanced",
-            model=[model, 0],
-            positive=[f"{name} positive", 0],
-            negative=[f"{name} negative", 0],
-            latent_image=[f"{name} empty", 0],
-            add_noise="enable",
-            noise_seed=5,
-            steps=4,
-            cfg=3.0,
-            sampler_name="euler",
-            scheduler="normal",
-            start_at_step=0,
-            end_at_step=last_step,
-            return_with_leftover_noise="disable",
-        ),
-        name: node("SaveLatent", samples=[f"{name} sampled", 0], filename_prefix="latent"),
-    }
-
-
-def latent(server: Server, entry: dict[str, Any], name: str) -> torch.Tensor:
-    return load(server.download(entry["outputs"][name]["latents"][0]))["latent_tensor"]
-
-
-def saved_patch(server: Server, entry: dict[str, Any]) -> Path:
-    [file] = entry["outputs"]["save"]["patch"]
-    return server.base_directory / "output" / file["subfolder"] / file["filename"]
 
 
 def metric(**changes: Any) -> dict[str, Any]:
@@ -186,34 +110,14 @@ def test_saved_patch_in_our_loader_and_in_the_stock_loader(server: Server, run_p
     assert torch.equal(latent(server, entry, "by zero"), base)
 
 
-def test_sd15_checkpoint(server: Server, run_prompt: RunPrompt, write_sd15: Callable[[Path], None]) -> None:
-    write_sd15(server.base_directory / "models" / "checkpoints" / "sd15.safetensors")
-    graph = training("sd15", width=64, height=64, learning_rate=1e-2)
-    graph["load"] = node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")
-    trained = run_prompt(graph | sampling("trained", "unlearn") | sampling("base", "load"))
-    path = saved_patch(server, trained)
-    with safe_open(path, "pt") as file:
-        assert any("down_blocks_0_attentions_0" in key for key in file.keys())  # noqa: SIM118
-    entry = run_prompt(
-        {
-            "load": graph["load"],
-            "stock": node("LoraLoaderModelOnly", model=["load", 0], lora_name=path.name, strength_model=1.0),
-        }
-        | sampling("by stock", "stock")
-    )
-    base, expected = latent(server, trained, "base"), latent(server, trained, "trained")
-    assert expected.isfinite().all()
-    assert not torch.equal(expected, base)
-    assert torch.equal(latent(server, entry, "by stock"), expected)
-    path.with_name("tiny.safetensors").write_bytes(saved_patch(server, run_prompt(training("other"))).read_bytes())
+def test_patch_of_another_base_is_refused(
+    server: Server, run_prompt: RunPrompt, family_checkpoint: Callable[[str], None]
+) -> None:
+    family_checkpoint("sd15")
+    path = saved_patch(server, run_prompt(training("of_tiny")))
+    load = node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")
     with pytest.raises(PromptError, match="trained on another base model"):
-        run_prompt(
-            {
-                "load": graph["load"],
-                "ours": loader("load", "tiny.safetensors", 1.0),
-            }
-            | sampling("never", "ours")
-        )
+        run_prompt({"load": load, "ours": loader("load", path.name, 1.0)} | sampling("never", "ours"))
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,13 @@ def short_patch(
     """A patch of three steps; `prefix` chooses which copy of the library trains, the pack's or this process's."""
     import importlib
 
-    core = {name: importlib.import_module(f"{prefix}.{name}") for name in ("methods", "prompts", "train")}
+    core = {name: importlib.import_module(f"{prefix}.{name}") for name in ("methods", "prompts", "train", "unlearn")}
     kind = core["methods"].METHODS[method]
     prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))
     settings = core["train"].Settings(
         steps=3, learning_rate=1e-3, rank=rank, width=128, height=128, runs=2, run_steps=3, weights=kind.weights
     )
-    return core["train"].unlearn(host, kind(), prompts, settings)
+    return core["unlearn"].unlearn(host, kind(), prompts, settings)
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -142,7 +142,7 @@ def test_patch_of_either_host_works_in_the_other(
     in_diffusers = UnlearningPatch.load(tmp_path / "comfy.safetensors")
     in_diffusers.check_base(diffusers_model.weights(), {})
     in_comfy = pack("unlearning_core.patch").UnlearningPatch.load(tmp_path / "diffusers.safetensors")
-    in_comfy.check_base(pack("nodes.model").base_weights(model), {})
+    in_comfy.check_base(pack("nodes.weights").base_weights(model), {})
     patched = pack("nodes.patches").apply_patch(model, in_comfy, 1.0)
 
     x, sigma = noisy(2.0)

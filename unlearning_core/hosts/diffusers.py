@@ -1,11 +1,12 @@
-"""The seam over a diffusers Stable Diffusion pipeline."""
+"""The seam over diffusers pipelines: what all families share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,85 +16,108 @@ from ..model import Cond
 from ..patch import UnlearningPatch
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import DiffusionPipeline
 
 
-class DiffusersModel:
-    """A `DiffusionModel` over a pipeline whose denoiser predicts eps or v."""
+class Text(NamedTuple):
+    """An encoded prompt: tokens [T, D], and the pooled text [P] of the families that use it."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
-        self.pipeline = pipeline
-        self.unet: UNet2DConditionModel = pipeline.unet.requires_grad_(False).eval()
-        config = pipeline.scheduler.config
-        self.prediction_type: str = config.prediction_type
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(
-                f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction"
-            )
-        alphas_cumprod = pipeline.scheduler.alphas_cumprod.to(self.device, torch.float32)
-        self.training_sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5  # [timesteps], rising
-        named = dict(self.unet.named_parameters())
-        self._parameters = {_patch_name(name): parameter for name, parameter in named.items()}
-        self._owners = {_patch_name(name): self.unet.get_submodule(name.rpartition(".")[0]) for name in named}
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+
+class DiffusersModel(ABC):
+    """A `DiffusionModel` over a pipeline; `load` finds the subclass of its family."""
+
+    network: ClassVar[str]  # the pipeline's component that is trained
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self.pipeline: Any = pipeline
+        self.denoiser: Any = getattr(pipeline, self.network).requires_grad_(False).eval()
+        named = {name: parameter for name, parameter in self.denoiser.named_parameters() if self.may_change(parameter)}
+        self._parameters = {self.patch_name(name): parameter for name, parameter in named.items()}
+        self._owners = {self.patch_name(name): self.denoiser.get_submodule(name.rpartition(".")[0]) for name in named}
         self._originals: dict[str, Tensor] = {}  # of weights that patches have changed
         self._changes: dict[str, Tensor] = {}
 
-    @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersModel:
-        """From a pipeline folder; nothing is downloaded."""
-        from diffusers import StableDiffusionPipeline
+    @staticmethod
+    def load(
+        path: Path | str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        config: Path | str | None = None,
+    ) -> DiffusersModel:
+        """From a pipeline folder or a single safetensors file; nothing is downloaded.
 
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
-        )
-        return cls(pipeline.to(device))
+        A file needs the configuration of its family: the pipeline folder `config`, or what diffusers has in its cache.
+        Raises ValueError when that is missing, or for another family than HOSTS has.
+        """
+        from .loading import load_pipeline
+
+        return host_of(load_pipeline(Path(path), dtype, config).to(device))
 
     @property
     def device(self) -> torch.device:
         return self.pipeline.device
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> list[Cond]:
-        tokenizer = self.pipeline.tokenizer
-        tokens = tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return list(self.pipeline.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state)
+    @staticmethod
+    @abstractmethod
+    def may_change(parameter: Tensor) -> bool:
+        """Whether LoRA loaders can change such a parameter of this family."""
 
+    @staticmethod
+    @abstractmethod
+    def patch_name(name: str) -> str:
+        """The patch name of a parameter."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> list[Cond]:
+        """One conditioning for each prompt."""
+
+    @abstractmethod
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
-        # As in k-diffusion's DiscreteEpsDDPMDenoiser: the nearest trained timestep in log sigma.
-        distance = (sigma.log()[:, None] - self.training_sigmas.log()[None]).abs()  # [B, timesteps]
-        s = sigma.view(-1, 1, 1, 1)
-        scaled = (x / (s**2 + 1) ** 0.5).to(self.unet.dtype)
-        out = self.unet(scaled, distance.argmin(dim=1), torch.stack(list(conds))).sample.float()
-        if self.prediction_type == "epsilon":
-            return x - s * out
-        return x / (s**2 + 1) - out * s / (s**2 + 1) ** 0.5
+        """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable."""
+
+    @property
+    @abstractmethod
+    def training_sigmas(self) -> Tensor:
+        """The noise levels that the model was trained on, rising."""
+
+    @property
+    @abstractmethod
+    def noise_scale(self) -> float:
+        """The standard deviation of latents at the highest noise level."""
+
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return self.denoiser.config.in_channels
+
+    @property
+    def downscale(self) -> int:
+        """Pixels to a latent's pixel, along each side."""
+        return 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
 
     def sigmas(self, steps: int) -> Tensor:
         # ComfyUI's "simple" scheduler.
-        stride = len(self.training_sigmas) / steps
-        picked = [self.training_sigmas[-(1 + int(index * stride))] for index in range(steps)]
+        sigmas = self.training_sigmas
+        picked = [sigmas[-(1 + int(index * len(sigmas) / steps))] for index in range(steps)]
         return torch.stack([*picked, torch.zeros_like(picked[0])])
 
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
-        factor = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
-        shape = (1, self.unet.config.in_channels, height // factor, width // factor)
+        shape = (1, self.channels, height // self.downscale, width // self.downscale)
         noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        return noise.to(self.device) * (self.training_sigmas[-1] ** 2 + 1) ** 0.5
+        return noise.to(self.device) * self.noise_scale
+
+    @abstractmethod
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Clean latents x0 [B, C, H, W] at noise level sigma [B], with unit noise of their shape."""
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        pictures = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
+        pictures = vae.decode((latents / vae.config.scaling_factor + self._shift).to(vae.dtype)).sample.float()
         return ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        return x0 + sigma.view(-1, 1, 1, 1) * noise
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
@@ -101,7 +125,11 @@ class DiffusersModel:
         vae = self.pipeline.vae
         encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(self.device, vae.dtype))
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return latents.float() * vae.config.scaling_factor
+        return (latents.float() - self._shift) * vae.config.scaling_factor
+
+    @property
+    def _shift(self) -> float:
+        return self.pipeline.vae.config.get("shift_factor") or 0.0
 
     def weights(self) -> dict[str, Tensor]:
         return {name: self._originals.get(name, parameter.data) for name, parameter in self._parameters.items()}
@@ -127,7 +155,10 @@ class DiffusersModel:
 
     @contextmanager
     def patched(self, patch: UnlearningPatch, strength: float = 1.0) -> Iterator[None]:
-        """Within the context the model has the patch too. Raises ValueError when it does not fit the model."""
+        """Within the context the model has the patch, on top of those it has.
+
+        Raises ValueError when the model lacks weights that it changes.
+        """
         changes = patch.changes()
         missing = sorted(changes.keys() - self._parameters.keys())
         if missing:
@@ -150,7 +181,19 @@ class DiffusersModel:
             self._originals, self._changes = outside
 
 
-def _patch_name(name: str) -> str:
-    """`down_blocks.0.….to_k.weight` -> `lora_unet_down_blocks_0_…_to_k.weight`."""
-    module, _, kind = name.rpartition(".")
-    return f"lora_unet_{module.replace('.', '_')}.{kind}"
+def host_of(pipeline: DiffusionPipeline) -> DiffusersModel:
+    """The host of a loaded pipeline. Raises ValueError when its family has none."""
+    from .flux import Flux
+    from .sd3 import StableDiffusion3
+    from .stable_diffusion import StableDiffusion, StableDiffusionXL
+
+    hosts: dict[str, type[DiffusersModel]] = {
+        "StableDiffusionPipeline": StableDiffusion,
+        "StableDiffusionXLPipeline": StableDiffusionXL,
+        "StableDiffusion3Pipeline": StableDiffusion3,
+        "FluxPipeline": Flux,
+    }
+    name = type(pipeline).__name__
+    if name not in hosts:
+        raise ValueError(f"model: {name} is not supported; use a pipeline of {', '.join(hosts)}")
+    return hosts[name](pipeline)

@@ -1,0 +1,75 @@
+"""Each model family on a running ComfyUI: load, unlearn, save, open with the stock loader, sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import checkpoints
+import pytest
+import torch
+from comfyui import Server
+from graphs import Graph, latent, node, sampling, saved_patch, unlearn
+
+RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
+CHECKPOINTS = ["sd15", "sd21", "sdxl", "sd3"]
+METHODS = ("ovw", "esd", "uce")
+CAT = "a cat face"
+
+
+def loaders(family: str) -> Graph:
+    """Stock loaders with the MODEL at "load"; CLIP is at `clip_of`."""
+    if family in CHECKPOINTS:
+        return {"load": node("CheckpointLoaderSimple", ckpt_name=f"{family}.safetensors")}
+    config = json.dumps(checkpoints.T5_CONFIG)
+    return {
+        "load": node("UNETLoader", unet_name="flux.safetensors", weight_dtype="default"),
+        "clip": node("LoadSmallFluxCLIP", clip_l="clip_l.safetensors", t5="t5.safetensors", t5_config=config),
+    }
+
+
+def clip_of(family: str) -> tuple[str, int]:
+    return ("load", 1) if family in CHECKPOINTS else ("clip", 0)
+
+
+def draw(family: str, name: str, model: str) -> Graph:
+    return sampling(name, model, CAT, clip=clip_of(family), side=64)
+
+
+def trainings(family: str, **changes: Any) -> Graph:
+    """A short training with each method, saved."""
+    graph: Graph = {}
+    for name in METHODS:
+        settings = {"width": 64, "height": 64, "learning_rate": 1e-2, "batch_size": 1, "runs": 1, **changes}
+        graph[name] = unlearn(method=name, clip=clip_of(family), retain_prompts="a car", **settings)
+        graph[f"save {name}"] = node("SaveUnlearningPatch", patch=[name, 1], filename_prefix=f"{family}_{name}")
+    return graph
+
+
+@pytest.mark.parametrize("family", [*CHECKPOINTS, "flux"])
+def test_unlearned_saved_and_opened_by_the_stock_loader(
+    server: Server, run_prompt: RunPrompt, family_checkpoint: Callable[[str], None], family: str
+) -> None:
+    family_checkpoint(family)
+    graph = loaders(family) | trainings(family) | draw(family, "base", "load")
+    for name in METHODS:
+        graph |= draw(family, f"drawn {name}", name)
+    trained = run_prompt(graph)
+
+    graph = loaders(family)
+    for name in METHODS:
+        file = saved_patch(server, trained, f"save {name}").name
+        for strength in (0.0, 1.0):
+            loaded = f"{name} at {strength}"
+            graph[loaded] = node("LoraLoaderModelOnly", model=["load", 0], lora_name=file, strength_model=strength)
+            graph |= draw(family, f"drawn {loaded}", loaded)
+    opened = run_prompt(graph)
+
+    base = latent(server, trained, "base")
+    for name in METHODS:
+        patched = latent(server, trained, f"drawn {name}")
+        assert patched.isfinite().all()
+        assert not torch.equal(patched, base)
+        assert torch.equal(latent(server, opened, f"drawn {name} at 0.0"), base)
+        assert torch.equal(latent(server, opened, f"drawn {name} at 1.0"), patched)

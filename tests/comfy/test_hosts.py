@@ -1,0 +1,214 @@
+"""Each family in both hosts: the same names, schedule, predictions, gradients and patches on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pipelines
+import pytest
+import torch
+from torch import Tensor
+
+from unlearning_core.bank import Batch
+from unlearning_core.deltas import make_deltas
+from unlearning_core.hosts.diffusers import DiffusersModel, host_of
+from unlearning_core.hosts.flux import Flux
+from unlearning_core.hosts.stable_diffusion import StableDiffusion
+from unlearning_core.methods import METHODS, GradientMethod
+from unlearning_core.methods.base import Step
+from unlearning_core.model import noise_prediction, select
+from unlearning_core.patch import UnlearningPatch
+from unlearning_core.prompts import Prompts
+from unlearning_core.train import Settings
+from unlearning_core.unlearn import bank_sources, make_bank, unlearn
+
+Pack = Callable[[str], ModuleType]
+FAMILIES = ["sd15", "sd21", "sdxl", "sd3", "flux"]
+PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a car",))
+TEXTS = ["a cat face", "a dog face", "a car", ""]
+SETTINGS = Settings(width=64, height=64, runs=2, run_steps=3, batch_size=2, weights="cross_attention_kv")
+UNETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sd15": ("SD15", {"transformer_depth": [1, 0], "transformer_depth_output": [1, 1, 0, 0], "num_heads": 8}),
+    "sd21": ("SD20", {"transformer_depth": [1, 0], "transformer_depth_output": [1, 1, 0, 0]}),
+    "sdxl": (
+        "SDXL",
+        {
+            "transformer_depth": [0, 2],
+            "transformer_depth_middle": 2,
+            "transformer_depth_output": [0, 0, 2, 2],
+            "num_classes": "sequential",
+            "adm_in_channels": 6 * 256 + pipelines.WIDTH,
+            "context_dim": 2 * pipelines.WIDTH,
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def host(comfyui_path: Path, family: str) -> DiffusersModel:
+    return host_of(pipelines.make_pipeline(family, comfyui_path))
+
+
+@pytest.fixture(scope="module")
+def model(pack: Pack, host: DiffusersModel, family: str) -> Any:
+    """The denoiser's weights in ComfyUI: transformers by its stock loader, which knows U-Nets in full size only."""
+    import comfy.sd
+
+    with torch.inference_mode():
+        weights = {name: weight.clone() for name, weight in host.denoiser.state_dict().items()}
+        if family in UNETS:
+            return small_unet(family, weights)
+        return comfy.sd.load_diffusion_model_state_dict(weights)
+
+
+def small_unet(family: str, weights: dict[str, Tensor]) -> Any:
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+    import comfy.utils
+    from checkpoints import UNETS as LAYOUTS
+
+    name, shape = UNETS[family]
+    small = {"model_channels": 64, "channel_mult": (1, 2), "num_res_blocks": [1, 1], "context_dim": pipelines.WIDTH}
+    config = getattr(comfy.supported_models, name)({**LAYOUTS[family], **small, **shape})
+    config.set_inference_dtype(torch.float32, None)
+    if family == "sd21":  # ComfyUI finds out by a weight of the full-size network
+        config.model_type = lambda state_dict, prefix="": comfy.model_base.ModelType.V_PREDICTION
+    names = comfy.utils.unet_to_diffusers(config.unet_config)
+    weights = {names[name]: weight for name, weight in weights.items()}
+    model = config.get_model(weights)
+    model.load_model_weights(weights)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+@contextmanager
+def comfy_host(pack: Pack, model: Any, host: DiffusersModel) -> Iterator[Any]:
+    """ComfyUI's host, under the text that diffusers' encoders give."""
+    with pack("nodes.private").private_copy(model) as private:
+        comfy_model = pack("nodes.model").ComfyModel(private, None)
+        for prompt, text in zip(TEXTS, host.encode(TEXTS), strict=True):
+            pooled = {} if text.pooled is None else {"pooled_output": text.pooled[None]}
+            comfy_model._encoded[prompt] = [[text.tokens[None], pooled]]
+        yield comfy_model
+
+
+@pytest.fixture
+def comfy_model(pack: Pack, model: Any, host: DiffusersModel) -> Iterator[Any]:
+    with comfy_host(pack, model, host) as opened:
+        yield opened
+
+
+def chosen(host: Any) -> list[str]:
+    """A few weights of the selections that methods train."""
+    names = list(host.weights())
+    groups = [select(names, group) for group in ("text_projections", "cross_attention_kv", "attention")]
+    return sorted({name for group in groups for name in (group[0], group[-1])})
+
+
+def gradients(host: Any, method: GradientMethod) -> dict[str, Tensor]:
+    """Of the objective on latents of the host's own bank."""
+    bank = make_bank(host, bank_sources(method, PROMPTS, SETTINGS), SETTINGS, lambda: None)
+    weights = host.weights()
+    deltas = make_deltas({name: weights[name] for name in chosen(host)}, 0, 0, host.device)
+    batch = bank.forget.pick(3, torch.Generator().manual_seed(1))
+    with host.attach(deltas):
+        e = noise_prediction(host, batch.x, batch.sigma, batch.conds)
+        method.loss(Step(batch, e, None, None)).backward()
+    return {name: delta.diff.grad for name, delta in deltas.items()}
+
+
+def short_patch(host: Any, method: str, rank: int) -> UnlearningPatch:
+    settings = replace(SETTINGS, steps=2, learning_rate=5e-2, rank=rank, weights="attention")
+    return unlearn(host, METHODS[method](), PROMPTS, settings)
+
+
+def noisy(host: DiffusersModel) -> tuple[Tensor, Tensor]:
+    x = torch.randn(2, host.channels, 8, 8, generator=torch.Generator().manual_seed(2))
+    return x * host.noise_scale, torch.full((2,), 0.7)
+
+
+def predicted(host: Any, like: DiffusersModel) -> Tensor:
+    x, sigma = noisy(like)
+    with torch.no_grad():
+        return noise_prediction(host, x, sigma, host.encode(TEXTS[:2]))
+
+
+@pytest.mark.parametrize("family", FAMILIES, scope="module")
+class TestHosts:
+    def test_share_names_weights_schedule_and_noise(self, comfy_model: Any, host: DiffusersModel) -> None:
+        ours, theirs = comfy_model.weights(), host.weights()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name].flatten(), theirs[name].flatten()) for name in ours)
+        torch.testing.assert_close(comfy_model.sigmas(7), host.sigmas(7), rtol=1e-5, atol=0)
+        noise = [opened.noise([3, 4], 64, 64) for opened in (comfy_model, host)]
+        torch.testing.assert_close(*noise, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("method", ["ovw", "esd"])
+    def test_objectives_have_the_same_gradient(self, comfy_model: Any, host: DiffusersModel, method: str) -> None:
+        kind = METHODS[method]()
+        assert isinstance(kind, GradientMethod)
+        ours, theirs = gradients(comfy_model, kind), gradients(host, kind)
+        assert ours.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            assert gradient.norm() > 0, name
+            assert (ours[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+    @pytest.mark.parametrize("rank", [0, 4])
+    @pytest.mark.parametrize("made_in", ["comfyui", "diffusers"])
+    def test_patch_opens_everywhere(
+        self, pack: Pack, model: Any, comfy_model: Any, host: DiffusersModel, made_in: str, rank: int, tmp_path: Path
+    ) -> None:
+        """In both hosts, the stock LoRA loader and, for low rank, diffusers' `load_lora_weights`."""
+        import comfy.sd
+        import comfy.utils
+
+        base = predicted(host, host)
+        short_patch(comfy_model if made_in == "comfyui" else host, "esd", rank).save(tmp_path / "patch.safetensors")
+        patch = UnlearningPatch.load(tmp_path / "patch.safetensors")
+        with host.patched(patch):
+            expected = predicted(host, host)
+        assert (expected - base).abs().max() > 1e-2
+
+        file = comfy.utils.load_torch_file(str(tmp_path / "patch.safetensors"), safe_load=True)
+        stock, _ = comfy.sd.load_lora_for_models(model, None, file, 1.0, 0.0)
+        ours = pack("nodes.patches").apply_patch(model, patch, 1.0)
+        for patched in (stock, ours):
+            with comfy_host(pack, patched, host) as opened:
+                torch.testing.assert_close(predicted(opened, host), expected, rtol=1e-4, atol=1e-4)
+
+        if rank:
+            host.pipeline.load_lora_weights(tmp_path / "patch.safetensors")
+            try:
+                torch.testing.assert_close(predicted(host, host), expected, rtol=1e-4, atol=1e-4)
+            finally:
+                host.pipeline.unload_lora_weights()
+        assert torch.equal(predicted(host, host), base)
+
+    def test_esd_at_eta_one_has_its_closed_form(self, host: DiffusersModel) -> None:
+        """Two unconditional predictions less the conditional one, in what the network itself predicts."""
+        x, sigma = noisy(host)
+        conds, unconds = (host.encode([prompt] * len(x)) for prompt in ("a cat face", ""))
+        raw: list[Tensor] = []
+        hook = host.denoiser.register_forward_hook(lambda module, inputs, output: raw.append(output[0]))
+        with torch.no_grad():
+            seen = [noise_prediction(host, x, sigma, texts) for texts in (conds, unconds)]
+        hook.remove()
+        e_forget = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+        batch = Batch(x, x, sigma, conds, conds, seen[0], seen[1], seen[0])
+        loss = METHODS["esd"](eta=1.0).loss(Step(batch, e_forget, None, None))
+
+        target = 2 * raw[1] - raw[0]
+        s = 0.7
+        if isinstance(host, Flux):
+            target = host.pipeline._unpack_latents(target, 64, 64, 8)
+        if isinstance(host, StableDiffusion) and host.prediction_type == "v_prediction":
+            # alpha = 1 / sqrt(s^2 + 1) and sigma = s alpha: noise = sigma x_in + alpha v at x_in = alpha x
+            alpha = (s**2 + 1) ** -0.5
+            target = s * alpha * (alpha * x) + alpha * target
+        torch.testing.assert_close(loss, ((e_forget - target) ** 2).mean(), rtol=1e-5, atol=0)

@@ -1,0 +1,55 @@
+"""The seam over FLUX.1 in diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .diffusers import Text
+from .flow import FlowModel
+
+GUIDANCE = 3.5  # ComfyUI's value when no node sets another
+RESOLUTION = 10_000  # noise levels in ComfyUI's table
+
+
+class Flux(FlowModel):
+    """FluxPipeline."""
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Text]:
+        tokens, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), None, device=self.device, max_sequence_length=256
+        )
+        return [Text(*row) for row in zip(tokens.float(), pooled.float(), strict=True)]
+
+    @property
+    def channels(self) -> int:
+        return self.denoiser.config.in_channels // 4
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        scheduler = self.pipeline.scheduler
+        times = torch.arange(1, RESOLUTION + 1, device=self.device) / RESOLUTION
+        if not scheduler.config.use_dynamic_shifting:
+            return scheduler.config.shift * times / (1 + (scheduler.config.shift - 1) * times)
+        return scheduler.time_shift(scheduler.config.max_shift, 1.0, times)
+
+    def velocity(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        dtype = self.denoiser.dtype
+        batch, channels, height, width = x.shape
+        packed = self.pipeline._pack_latents(x.to(dtype), batch, channels, height, width)
+        places = self.pipeline._prepare_latent_image_ids(batch, height // 2, width // 2, x.device, dtype)
+        guidance = torch.full((batch,), GUIDANCE, device=x.device) if self.denoiser.config.guidance_embeds else None
+        out = self.denoiser(
+            hidden_states=packed,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=sigma,
+            img_ids=places,
+            txt_ids=torch.zeros(tokens.shape[1], 3, device=x.device, dtype=dtype),
+            guidance=guidance,
+        ).sample
+        pixels = self.downscale * height, self.downscale * width
+        return self.pipeline._unpack_latents(out, *pixels, self.downscale).float()

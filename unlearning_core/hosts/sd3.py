@@ -1,0 +1,36 @@
+"""The seam over Stable Diffusion 3.x in diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .diffusers import Text
+from .flow import FlowModel
+
+T5_TOKENS = 77  # as ComfyUI pads them, and as the model was trained
+
+
+class StableDiffusion3(FlowModel):
+    """StableDiffusion3Pipeline."""
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Text]:
+        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts),
+            None,
+            None,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=T5_TOKENS,
+        )
+        return [Text(*row) for row in zip(tokens.float(), pooled.float(), strict=True)]
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        return self.pipeline.scheduler.sigmas.flip(0).to(self.device, torch.float32)
+
+    def velocity(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        return self.denoiser(x.to(self.denoiser.dtype), tokens, pooled, 1000 * sigma).sample.float()

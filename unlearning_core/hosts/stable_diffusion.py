@@ -1,0 +1,89 @@
+"""The seam over Stable Diffusion 1.x, 2.x and XL in diffusers: U-Nets that predict eps or v."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .diffusers import DiffusersModel, Text
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class StableDiffusion(DiffusersModel):
+    """StableDiffusionPipeline."""
+
+    network: ClassVar[str] = "unet"
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        super().__init__(pipeline)
+        self.unet = self.denoiser
+        self.prediction_type: str = self.pipeline.scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction"
+            )
+
+    @staticmethod
+    def may_change(parameter: Tensor) -> bool:
+        return True
+
+    @staticmethod
+    def patch_name(name: str) -> str:
+        """`down_blocks.0.….to_k.weight` -> `lora_unet_down_blocks_0_…_to_k.weight`."""
+        module, _, kind = name.rpartition(".")
+        return f"lora_unet_{module.replace('.', '_')}.{kind}"
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Text]:
+        tokens, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)
+        return [Text(row) for row in tokens.float()]
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        alphas_cumprod = self.pipeline.scheduler.alphas_cumprod.to(self.device, torch.float32)
+        return ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
+
+    @property
+    def noise_scale(self) -> float:
+        return float((self.training_sigmas[-1] ** 2 + 1) ** 0.5)
+
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
+        # As in k-diffusion's DiscreteEpsDDPMDenoiser: the nearest trained timestep in log sigma.
+        distance = (sigma.log()[:, None] - self.training_sigmas.log()[None]).abs()  # [B, timesteps]
+        s = sigma.view(-1, 1, 1, 1)
+        scaled = (x / (s**2 + 1) ** 0.5).to(self.unet.dtype)
+        tokens = torch.stack([cond.tokens for cond in conds]).to(self.unet.dtype)
+        out = self.unet(scaled, distance.argmin(dim=1), tokens, added_cond_kwargs=self.added_conditions(conds, x))
+        if self.prediction_type == "epsilon":
+            return x - s * out.sample.float()
+        return x / (s**2 + 1) - out.sample.float() * s / (s**2 + 1) ** 0.5
+
+    def added_conditions(self, conds: Sequence[Text], x: Tensor) -> dict[str, Any] | None:
+        """What the U-Net reads beside tokens, for latents x [B, C, H, W]."""
+        return None
+
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return x0 + sigma.view(-1, 1, 1, 1) * noise
+
+
+class StableDiffusionXL(StableDiffusion):
+    """StableDiffusionXLPipeline."""
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Text]:
+        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, do_classifier_free_guidance=False
+        )
+        return [Text(*row) for row in zip(tokens.float(), pooled.float(), strict=True)]
+
+    def added_conditions(self, conds: Sequence[Text], x: Tensor) -> dict[str, Any]:
+        """The pooled text, and size embeddings of uncropped pictures of x's own size."""
+        height, width = (side * self.downscale for side in x.shape[2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=x.device, dtype=self.unet.dtype)
+        pooled = torch.stack([cond.pooled for cond in conds if cond.pooled is not None])
+        return {"text_embeds": pooled.to(self.unet.dtype), "time_ids": sizes.expand(len(conds), -1)}
