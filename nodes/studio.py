@@ -18,7 +18,7 @@ from comfy.weight_adapter import WeightAdapterBase
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..unlearning_core.metrics.cache import PictureCache, digest
+from ..unlearning_core.metrics.cache import PictureCache, digest, tensors
 from ..unlearning_core.metrics.drawing import Draw, Shot, check_size, chunks
 from .drawing import Drawing
 
@@ -186,14 +186,6 @@ def described_value(value: Any) -> Any:
     if isinstance(value, str | int | float | None):
         return value
     return uuid4().hex
-
-
-def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
-    """Every tensor in nested lists and dictionaries, under its place."""
-    if isinstance(value, Tensor):
-        return {name: value}
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return {place: tensor for key, entry in entries for place, tensor in tensors(entry, f"{name}.{key}").items()}
 
 
 def device() -> torch.device:
