@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy_api.latest import io
 
-from ..unlearning_core.metrics.report import Value, write_report
+if TYPE_CHECKING:
+    from ..unlearning_core.metrics.report import Value
 
 
 def prefix_input(default: str) -> io.Input:
@@ -25,6 +26,8 @@ def prefix_input(default: str) -> io.Input:
 
 def save_report(prefix: str, summary: dict[str, Any], values: Sequence[Value]) -> list[dict[str, str]]:
     """Writes both files under the next free name; tells the front end which they are."""
+    from ..unlearning_core.metrics.report import write_report
+
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
     paths = write_report(Path(folder) / f"{name}_{counter:05}_", summary, values)
     return [{"filename": path.name, "subfolder": subfolder, "type": "output"} for path in paths]
