@@ -1,7 +1,8 @@
 """What forgetting costs with each method at equal forgetting: `python -m benchmarks.integrity`.
 
 On the shipped model: two tasks (an object, a style), every method, three training seeds. A small search, the same for
-all, finds each method's weakest setting that forgets; only that one is compared. Writes docs/integrity.{csv,md} and two figures, and keeps
+all, finds each method's weakest setting that forgets; only that one is compared. Writes docs/integrity.{csv,md}
+and two figures, and keeps
 finished parts under .cache/integrity, so that an interrupted command goes on where it stopped.
 """
 
@@ -27,6 +28,7 @@ from unlearning_core.bank import Bank
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.methods import METHODS, GradientMethod, Method
+from unlearning_core.methods.sa import fisher_cache
 from unlearning_core.metrics.clip import Clip
 from unlearning_core.metrics.drawing import Draw, Shot
 from unlearning_core.metrics.forgetting import accuracies
@@ -221,6 +223,7 @@ class World:
     def run(self, task: Task, contender: Contender, setting: dict[str, float], seed: int) -> dict[str, Any]:
         """All figures of one training seed. Bank, training and solving are timed from nothing."""
         self.banks.clear()
+        fisher_cache.clear()
         self.calls = 0
         began = time.monotonic()
         with peak_memory() as peak:

@@ -7,14 +7,30 @@ import os
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
+from .compare import CompareMethods
+from .forgetting import ForgettingMetric
+from .judges import CLIPJudge, DiffusionClassifierJudge
 from .metric import RetentionMetric
 from .patches import LoadPatchedModel, SaveUnlearningPatch
+from .quality import CLIPScoreFrechet
 from .tiny import LoadTinyT2I
 from .unlearn import UnlearnConcept
 
-folder_paths.add_model_folder_path("lpips", os.path.join(folder_paths.models_dir, "lpips"))
+for name in ("lpips", "open_clip", "inception"):
+    folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
 
 
 class UnlearningExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadTinyT2I, UnlearnConcept, SaveUnlearningPatch, LoadPatchedModel, RetentionMetric]
+        return [
+            LoadTinyT2I,
+            UnlearnConcept,
+            SaveUnlearningPatch,
+            LoadPatchedModel,
+            RetentionMetric,
+            ForgettingMetric,
+            CLIPScoreFrechet,
+            CompareMethods,
+            CLIPJudge,
+            DiffusionClassifierJudge,
+        ]

@@ -12,6 +12,7 @@ from comfy_api.latest import io, ui
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
 from ..unlearning_core.prompts import check_measured, lines
+from .report import prefix_input, save_report
 from .studio import Studio, device, fresh_input, sampling_inputs, seed_inputs
 from .types import UnlearningJudge, UnlearningPatch
 
@@ -34,19 +35,7 @@ class RetentionMetric(io.ComfyNode):
                 io.Model.Input("unlearned_model", tooltip="The model after unlearning."),
                 io.Clip.Input("clip", tooltip="The text encoder of both."),
                 io.Vae.Input("vae", tooltip="The VAE of both."),
-                io.String.Input(
-                    "retain_prompts",
-                    multiline=True,
-                    default="",
-                    tooltip="Prompts whose pictures should stay as they were, one a line. Prompts that were not "
-                    "trained on say most.",
-                ),
-                io.String.Input(
-                    "forget_prompts",
-                    multiline=True,
-                    default="",
-                    tooltip="Prompts whose pictures should change, one a line. May be empty.",
-                ),
+                *prompt_inputs(),
                 *seed_inputs(seeds=2, forget_seeds=4),
                 *sampling_inputs(),
                 UnlearningJudge.Input(
@@ -57,13 +46,8 @@ class RetentionMetric(io.ComfyNode):
                 UnlearningPatch.Input(
                     "patch", optional=True, tooltip="The patch under test; comes out with the figures in its header."
                 ),
-                io.Combo.Input(
-                    "backbone",
-                    options=["alex", "vgg", "squeeze"],
-                    default="alex",
-                    optional=True,
-                    tooltip="The network that LPIPS stands on. Compare figures of the same backbone only.",
-                ),
+                backbone_input(),
+                prefix_input("retention"),
                 fresh_input(),
             ],
             outputs=[
@@ -108,11 +92,13 @@ class RetentionMetric(io.ComfyNode):
         judge: Any = None,
         patch: Patch | None = None,
         backbone: str = "alex",
+        filename_prefix: str = "unlearning/retention",
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
         from ..unlearning_core.metrics.drawing import shots_of
         from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
+        from ..unlearning_core.metrics.report import retention_values
         from ..unlearning_core.metrics.retention import count_shots, measure
 
         retain, forget = lines(retain_prompts), lines(forget_prompts)
@@ -138,7 +124,13 @@ class RetentionMetric(io.ComfyNode):
         )
         summary, table = result.summary(), result.markdown()
         measured = patch.with_integrity(summary) if patch else None
-        shown = {**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (table,), "retention": [summary]}
+        files = save_report(filename_prefix, summary, list(retention_values(result)))
+        shown = {
+            **ui.PreviewImage(sheet, cls=cls).as_dict(),
+            "text": (table,),
+            "retention": [summary],
+            "report": files,
+        }
         distance = float("nan") if result.forget_distance is None else result.forget_distance
         return io.NodeOutput(
             result.integrity, distance, table, json.dumps(summary, indent=2), sheet, measured, ui=shown
@@ -148,3 +140,32 @@ class RetentionMetric(io.ComfyNode):
 def lpips_folders() -> list[Path]:
     """ComfyUI's models/lpips folders."""
     return [Path(folder) for folder in folder_paths.get_folder_paths("lpips")]
+
+
+def prompt_inputs() -> list[io.Input]:
+    """The prompts that every measuring node draws."""
+    return [
+        io.String.Input(
+            "retain_prompts",
+            multiline=True,
+            default="",
+            tooltip="Prompts whose pictures should stay as they were, one a line. Prompts that were not "
+            "trained on say most.",
+        ),
+        io.String.Input(
+            "forget_prompts",
+            multiline=True,
+            default="",
+            tooltip="Prompts whose pictures should change, one a line. May be empty.",
+        ),
+    ]
+
+
+def backbone_input() -> io.Input:
+    return io.Combo.Input(
+        "backbone",
+        options=["alex", "vgg", "squeeze"],
+        default="alex",
+        optional=True,
+        tooltip="The network that LPIPS stands on. Compare figures of the same backbone only.",
+    )

@@ -61,7 +61,7 @@ def faulty_nodes(page: Page) -> list[str]:
     return types
 
 
-@pytest.mark.parametrize("name", ["quickstart", "sd15"])
+@pytest.mark.parametrize("name", ["quickstart", "sd15", "compare", "forgetting"])
 def test_workflow_opens_and_is_the_headless_one(page: Page, name: str, tmp_path: Path) -> None:
     open_workflow(page, WORKFLOWS / f"{name}.json")
 
@@ -88,7 +88,7 @@ def test_every_node_has_its_help_page(page: Page, server: Any) -> None:
         ".filter(data => data?.python_module === 'custom_nodes.comfyui-unlearning').map(data => data.name)"
     )
 
-    assert len(nodes) == 5
+    assert len(nodes) == 10
     for node in nodes:
         answer = page.request.get(f"http://127.0.0.1:{server.port}/extensions/comfyui-unlearning/docs/{node}.md")
         assert answer.ok

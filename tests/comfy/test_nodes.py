@@ -16,6 +16,7 @@ from comfyui import PromptError, Server
 from graphs import latent, node, sampling, saved_patch, training, unlearn
 from safetensors.torch import save_file
 
+from unlearning_core.methods import METHODS
 from unlearning_core.patch import UnlearningPatch
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
@@ -94,7 +95,7 @@ def test_saved_patch_in_our_loader_and_in_the_stock_loader(server: Server, run_p
     entry = run_prompt(
         {
             "load": node("LoadTinyT2I"),
-            "ours": node("LoadPatchedModel", model=["load", 0], patch_file=name, strength=1.0, check_base=True),
+            "ours": loader("load", name, 1.0),
             "stock": node("LoraLoaderModelOnly", model=["load", 0], lora_name=name, strength_model=1.0),
             "zero": node("LoadPatchedModel", model=["load", 0], patch_file=name, strength=0.0, check_base=True),
         }
@@ -114,10 +115,10 @@ def test_patch_of_another_base_is_refused(
 ) -> None:
     family_checkpoint("sd15")
     path = saved_patch(server, run_prompt(training("of_tiny")))
-    loader = node("LoadPatchedModel", model=["load", 0], patch_file=path.name, strength=1.0, check_base=True)
+    ours = loader("load", path.name, 1.0)
     load = node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")
     with pytest.raises(PromptError, match="trained on another base model"):
-        run_prompt({"load": load, "ours": loader} | sampling("never", "ours"))
+        run_prompt({"load": load, "ours": ours} | sampling("never", "ours"))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,77 @@ def test_bad_metric_input_is_refused_before_training(run_prompt: RunPrompt) -> N
         run_prompt(trained | {"metric": metric(forget_prompts="a house")})
 
 
+def loader(model: str, patch_file: str, strength: float) -> dict[str, Any]:
+    return node("LoadPatchedModel", model=[model, 0], patch_file=patch_file, strength=strength, check_base=True)
+
+
+def test_patches_stack_scale_and_cancel(server: Server, run_prompt: RunPrompt) -> None:
+    """Two patches minus one of them is the other, bit for bit."""
+    first, second = (str(saved_patch(server, run_prompt(training(f"stack {seed}", seed=seed))).name) for seed in (1, 2))
+    entry = run_prompt(
+        {
+            "load": node("LoadTinyT2I"),
+            "first": loader("load", first, 1.0),
+            "both": loader("first", second, 1.0),
+            "minus first": loader("both", first, -1.0),
+            "second": loader("load", second, 1.0),
+            "halves": loader("half", second, 0.5),
+            "half": loader("load", second, 0.5),
+            "none": loader("second", second, -1.0),
+        }
+        | {
+            key: value
+            for model in ("load", "both", "minus first", "second", "halves", "none")
+            for key, value in sampling(f"by {model}", model).items()
+        }
+    )
+    drawn = {model: latent(server, entry, f"by {model}") for model in ("load", "both", "minus first", "second")}
+    assert torch.equal(drawn["minus first"], drawn["second"])
+    assert torch.equal(latent(server, entry, "by halves"), drawn["second"])
+    assert torch.equal(latent(server, entry, "by none"), drawn["load"])
+    assert not torch.equal(drawn["both"], drawn["second"])
+
+
+def test_unlearning_on_a_patched_model(server: Server, run_prompt: RunPrompt) -> None:
+    """The second patch names the first in its file, and its loader wants it underneath."""
+    first = str(saved_patch(server, run_prompt(training("continual first"))).name)
+    graph = training("continual second", forget_prompts="a car", overwrite_prompt="a house", retain_prompts="a frog")
+    graph["first"] = loader("load", first, 1.0)
+    graph["unlearn"]["inputs"]["model"] = ["first", 0]
+    path = saved_patch(server, entry := run_prompt(graph | sampling("trained", "unlearn")))
+    assert UnlearningPatch.load(path).record.base.patched
+    load = {"load": graph["load"], "second": loader("first", path.name, 1.0)}
+    again = run_prompt(load | {"first": graph["first"]} | sampling("loaded", "second"))
+    assert torch.equal(latent(server, again, "loaded"), latent(server, entry, "trained"))
+    with pytest.raises(PromptError, match="patches were on it that are missing here"):
+        run_prompt({"load": graph["load"], "second": loader("load", path.name, 1.0)} | sampling("never", "second"))
+
+
+@pytest.mark.parametrize("method", ["ovw", "salun"])
+def test_pictures_in_place_of_the_models_own(run_prompt: RunPrompt, server: Server, method: str) -> None:
+    graph = training("pictures", method=method)
+    drawn = sampling("drawn", "load")
+    graph |= drawn
+    graph["unlearn"]["inputs"] |= {"forget_latents": ["drawn sampled", 0], "learning_rate": 1e-3}
+    with_pictures = UnlearningPatch.load(saved_patch(server, run_prompt(graph)))
+    without = UnlearningPatch.load(saved_patch(server, run_prompt(training("without", method=method))))
+    assert with_pictures.tensors.keys() == without.tensors.keys()
+    assert any(not torch.equal(with_pictures.tensors[key], without.tensors[key]) for key in without.tensors)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_patch_that_the_stock_loader_opens(
+    server: Server, run_prompt: RunPrompt, method: str
+) -> None:
+    graph = training(f"stock {method}", method=method, weights="method default")
+    name = saved_patch(server, entry := run_prompt(graph | sampling("trained", "unlearn"))).name
+    stock = node("LoraLoaderModelOnly", model=["load", 0], lora_name=name, strength_model=1.0)
+    again = run_prompt({"load": graph["load"], "stock": stock} | sampling("by stock", "stock"))
+    trained = latent(server, entry, "trained")
+    assert trained.isfinite().all()
+    assert torch.equal(latent(server, again, "by stock"), trained)
+
+
 def test_unreadable_patch_files_are_refused(server: Server, run_prompt: RunPrompt, tmp_path: Path) -> None:
     whole = saved_patch(server, run_prompt(training("whole")))
     folder = whole.parent
@@ -156,7 +228,7 @@ def test_unreadable_patch_files_are_refused(server: Server, run_prompt: RunPromp
     def message(name: str) -> str:
         loader = node("LoadPatchedModel", model=["load", 0], patch_file=name, strength=1.0, check_base=True)
         with pytest.raises(PromptError) as error:
-            run_prompt({"load": node("LoadTinyT2I"), "ours": loader} | sampling("never", "ours"))
+            run_prompt({"load": node("LoadTinyT2I"), "ours": ours} | sampling("never", "ours"))
         return str(error.value)
 
     assert "cut short" in message("cut.safetensors")
@@ -211,11 +283,12 @@ def test_every_node_is_in_a_workflow_and_described(server: Server) -> None:
         for name, info in server._request("/object_info").items()
         if info.get("python_module", "").endswith("comfyui-unlearning")
     }
-    assert len(nodes) == 5
+    assert len(nodes) == 10
     for name, info in nodes.items():
         assert info["description"], name
         for kind in ("required", "optional"):
             for key, spec in info["input"].get(kind, {}).items():
                 assert spec[1].get("tooltip"), f"{name}.{key} has no tooltip"
-    used = {node["class_type"] for node in json.loads(QUICKSTART.read_text()).values()}
-    assert used == nodes.keys() - {"LoadPatchedModel"}
+    workflows = (json.loads(path.read_text()) for path in QUICKSTART.parent.glob("*.json"))
+    used = {node["class_type"] for workflow in workflows for node in workflow.values()}
+    assert used & nodes.keys() == nodes.keys() - {"LoadPatchedModel"}

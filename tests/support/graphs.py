@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from comfyui import Server
 from safetensors.torch import load
+
+from unlearning_core.methods import METHODS
 
 Graph = dict[str, dict[str, Any]]
 
@@ -16,17 +19,15 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
-OVW = {"method": "ovw", "method.help_weight": 3.0}
-
-
-def unlearn(options: dict[str, Any] = OVW, **changes: Any) -> dict[str, Any]:
-    """Unlearn Concept on the loader "load", three steps with a method and its options."""
+def unlearn(**changes: Any) -> dict[str, Any]:
+    """Unlearn Concept on the loader "load", three steps."""
     inputs = {
         "model": ["load", 0],
         "clip": ["load", 1],
         "forget_prompts": "a cat face",
         "overwrite_prompt": "a dog face",
         "retain_prompts": "a car\na frog in noto style",
+        "method": "ovw",
         "steps": 3,
         "learning_rate": 2e-3,
         "weights": "method default",
@@ -39,7 +40,10 @@ def unlearn(options: dict[str, Any] = OVW, **changes: Any) -> dict[str, Any]:
         "run_steps": 3,
         "run_cfg": 3.0,
     }
-    return node("UnlearnConcept", **(inputs | options | changes))
+    chosen = inputs | changes
+    kind = METHODS.get(chosen["method"])
+    options = {f"method.{spec.name}": spec.default for spec in fields(kind)} if kind else {}
+    return node("UnlearnConcept", **(options | chosen))
 
 
 def training(prefix: str, **changes: Any) -> Graph:

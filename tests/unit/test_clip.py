@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unlearning_core.metrics.clip import Clip, ClipNotFound, cmmd
-from unlearning_core.tiny.clip import FOLDER, groups
+from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip, ClipNotFound, clip_named, cmmd
+from unlearning_core.tiny.clip import groups
 from unlearning_core.tiny.world import SIZE, prompts
 
 SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"
@@ -23,7 +23,7 @@ SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return Clip.load(FOLDER)
+    return Clip.load(SHIPPED_FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def pictures() -> Tensor:
 
 
 def test_the_shipped_model_is_small_and_reads_unseen_pictures(clip: Clip, pictures: Tensor) -> None:
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 4 * 2**20
+    assert sum(path.stat().st_size for path in SHIPPED_FOLDER.iterdir()) <= 4 * 2**20
     images = clip.embed_pictures(pictures)
     for _, captions, right in groups():
         found = (images @ clip.embed_prompts(captions).T).argmax(1)
@@ -101,7 +101,7 @@ def test_cmmd_grows_with_the_share_of_other_pictures(clip: Clip, pictures: Tenso
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FOLDER, tmp_path / "copied"))
+    return Path(shutil.copytree(SHIPPED_FOLDER, tmp_path / "copied"))
 
 
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_config.json"])
@@ -131,11 +131,11 @@ def test_a_damaged_file_is_named(copied: Path, damage: Callable[[Path], None]) -
 def test_pretrained_weights_that_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ClipNotFound, match="ViT-B-32 needs the weights laion2b_s34b_b79k"):
-        Clip.pretrained("ViT-B-32", "laion2b_s34b_b79k", tmp_path)
+        Clip.pretrained("ViT-B-32", "laion2b_s34b_b79k", cache=tmp_path)
     with pytest.raises(ClipNotFound, match=r"'nothing.safetensors': no such file, and ViT-B-32's tags are openai"):
-        Clip.pretrained("ViT-B-32", "nothing.safetensors", tmp_path)
+        Clip.pretrained("ViT-B-32", "nothing.safetensors")
     with pytest.raises(ValueError, match="no model called 'ViT-Z'"):
-        Clip.pretrained("ViT-Z", "openai", tmp_path)
+        Clip.pretrained("ViT-Z", "openai")
 
 
 def test_a_local_file_that_is_no_weights_is_named(tmp_path: Path) -> None:
@@ -154,3 +154,16 @@ def test_nan_pictures_are_refused(clip: Clip) -> None:
 def test_a_prompt_too_few_is_refused(clip: Clip, pictures: Tensor) -> None:
     with pytest.raises(ValueError, match="got 1 for 2"):
         clip.scores(clip.embed_pictures(pictures[:2]), ["a frog"])
+
+
+def test_models_by_name(copied: Path) -> None:
+    assert clip_named("shipped")("cpu").name == "clip"
+    assert clip_named("copied", [copied.parent])("cpu").name == "copied"
+    with pytest.raises(ClipNotFound, match="RN50's tags are openai"):
+        clip_named("RN50 nothing", [copied.parent])("cpu")
+
+
+@pytest.mark.parametrize("text", ["", "other", "RN50", "../copied", "RN50 ../weights.safetensors"])
+def test_other_names_are_refused(copied: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="CLIP model: "):
+        clip_named(text, [copied.parent / "inside"])

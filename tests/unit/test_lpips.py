@@ -14,6 +14,7 @@ from unlearning_core.metrics.backbones import find_features
 from unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
 
 DATA = Path(__file__).parents[1] / "data" / "lpips"
+SHARED = [Path(__file__).parents[3] / "shared" / "data" / "perceptual"]  # beside the repository, where it is
 PUBLISHED = {"alex": (0.721881, 0.137566), "vgg": (0.568613, 0.421664), "squeeze": (0.711048, 0.147902)}
 
 
@@ -33,9 +34,9 @@ def examples() -> tuple[Tensor, Tensor]:
     return example("ref").repeat(2, 1, 1, 1), torch.cat([example("p0"), example("p1")])
 
 
-@pytest.mark.parametrize("backbone", ["alex", *(name for name in ("vgg", "squeeze") if find_features(name))])
+@pytest.mark.parametrize("backbone", ["alex", *(name for name in ("vgg", "squeeze") if find_features(name, SHARED))])
 def test_published_distances(backbone: str) -> None:
-    distances = Lpips(backbone).distance(*examples())
+    distances = Lpips(backbone, SHARED).distance(*examples())
     assert distances.tolist() == pytest.approx(PUBLISHED[backbone], abs=1e-4)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlearning_core.bank import forget_runs, retain_runs, sample_trajectories
+from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.diffusers import DiffusersModel
-from unlearning_core.methods import METHODS, GradientMethod
+from unlearning_core.methods import METHODS, GradientMethod, Method
+from unlearning_core.methods.base import Step, Training
 from unlearning_core.methods.esd import Esd
+from unlearning_core.methods.ovw import Ovw
+from unlearning_core.methods.sa import Sa, fisher_information
+from unlearning_core.methods.salun import Salun
+from unlearning_core.methods.uce import Uce
 from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.model import noise_prediction
@@ -23,7 +29,16 @@ from unlearning_core.prompts import Prompts
 from unlearning_core.sampling import Sampling, draw
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.tasks import object_task
-from unlearning_core.train import Progress, Settings, unlearn
+from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
+from unlearning_core.train import Progress, Settings
+from unlearning_core.unlearn import (
+    Pictures,
+    bank_sources,
+    held_prompts,
+    make_bank,
+    new_deltas,
+    unlearn,
+)
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
@@ -32,15 +47,22 @@ TASK = object_task()
 
 @dataclass(frozen=True)
 class Row:
-    """One method of the matrix: how strongly to train, and what that may cost."""
+    """One method of the matrix: a setting that forgets, and what it may cost."""
 
-    learning_rate: float
     most_integrity: float  # LPIPS
+    options: dict[str, float] = field(default_factory=dict)
+    learning_rate: float = 1e-3
+    steps: int = 60
 
 
 MATRIX = {
-    "ovw": Row(2e-3, 0.10),
-    "esd": Row(2e-3, 0.40),
+    "ovw": Row(0.10),
+    "saddle": Row(0.15, {"margin": 16.0}, steps=80),
+    "esd": Row(0.40),
+    "salun": Row(0.25),
+    "sa": Row(0.25),
+    "uce": Row(0.05),
+    "nullspace": Row(0.06, {"tolerance": 3e-3}),
 }
 
 
@@ -53,8 +75,8 @@ def model() -> DiffusersModel:
     return DiffusersModel.load(MODEL)
 
 
-def make(method: str) -> GradientMethod:
-    return METHODS[method]()
+def make(method: str) -> Method:
+    return METHODS[method](**MATRIX[method].options)
 
 
 def short(method: str, **changes: object) -> Settings:
@@ -69,9 +91,7 @@ PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a car",))
 @pytest.mark.parametrize("method", METHODS)
 def test_forgets_and_retains(model: DiffusersModel, method: str) -> None:
     row = MATRIX[method]
-    settings = Settings(
-        steps=80, learning_rate=row.learning_rate, width=128, height=128, weights=METHODS[method].weights
-    )
+    settings = short(method, steps=row.steps, learning_rate=row.learning_rate, runs=16, run_steps=20)
     patch = unlearn(model, make(method), TASK.prompts, settings)
     retain = [(prompt, 7) for prompt in TASK.retain[:12]]
     forget = [(prompt, seed) for prompt in TASK.forget for seed in range(4)]
@@ -85,8 +105,9 @@ def test_forgets_and_retains(model: DiffusersModel, method: str) -> None:
     assert integrity <= row.most_integrity
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "rank"), [(name, rank) for name, kind in METHODS.items() for rank in ((0, 2) if kind.low_rank else (0,))]
+)
 def test_same_seed_same_file_and_base_untouched(model: DiffusersModel, tmp_path: Path, method: str, rank: int) -> None:
     before = {name: weight.clone() for name, weight in model.weights().items()}
     for name, seed in (("first", 0), ("second", 0), ("other", 1)):
@@ -94,7 +115,8 @@ def test_same_seed_same_file_and_base_untouched(model: DiffusersModel, tmp_path:
         patch.save(tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
     loaded = [UnlearningPatch.load(tmp_path / name).tensors for name in ("first", "other")]
-    assert any(not torch.equal(loaded[0][key], loaded[1][key]) for key in loaded[0])
+    random = issubclass(METHODS[method], GradientMethod)
+    assert random == any(not torch.equal(loaded[0][key], loaded[1][key]) for key in loaded[0])
     after = model.weights()
     assert all(torch.equal(after[name], before[name]) for name in before)
 
@@ -104,7 +126,7 @@ def test_interrupted_training_leaves_the_base(model: DiffusersModel, method: str
     before = {name: weight.clone() for name, weight in model.weights().items()}
 
     def interrupt(progress: Progress) -> None:
-        if progress.loss is not None:
+        if progress.done == progress.total - 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -114,11 +136,21 @@ def test_interrupted_training_leaves_the_base(model: DiffusersModel, method: str
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_progress_counts_to_its_total(model: DiffusersModel) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_progress_counts_to_its_total(model: DiffusersModel, method: str) -> None:
     seen: list[Progress] = []
-    unlearn(model, make("ovw"), PROMPTS, short("ovw"), seen.append)
-    assert [progress.done for progress in seen] == list(range(1, seen[-1].total + 1))
-    assert [progress.loss is not None for progress in seen[-4:]] == [False, True, True, True]
+    unlearn(model, make(method), PROMPTS, short(method), seen.append)
+    done = [progress.done for progress in seen]
+    assert done == sorted(set(done))
+    assert done[-1] == seen[-1].total
+    if issubclass(METHODS[method], GradientMethod):
+        assert [progress.loss is not None for progress in seen[-4:]] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.low_rank])
+def test_rank_that_a_method_cannot_use(model: DiffusersModel, method: str) -> None:
+    with pytest.raises(ValueError, match="set rank to 0"):
+        unlearn(model, make(method), PROMPTS, short(method, rank=4))
 
 
 def test_too_high_a_learning_rate_is_named(model: DiffusersModel) -> None:
@@ -127,20 +159,174 @@ def test_too_high_a_learning_rate_is_named(model: DiffusersModel) -> None:
 
 
 def test_objectives_follow_their_equations(model: DiffusersModel) -> None:
-    runs = forget_runs(PROMPTS.pairs, 2, 0, follow_overwrite=True)
+    runs = forget_runs(PROMPTS.pairs, 2, 0, guides=(0, 1))
     batch = sample_trajectories(model, runs, 128, 128, steps=3).pick(4, torch.Generator().manual_seed(0))
-    e = torch.randn_like(batch.x)
+    step = Step(batch, torch.randn_like(batch.x), None, None)
 
     def predicted(prompt: str) -> Tensor:
         with torch.no_grad():
             return noise_prediction(model, batch.x, batch.sigma, model.encode([prompt] * len(batch)))
 
+    def check(loss: Tensor, target: Tensor) -> None:
+        torch.testing.assert_close(loss, F.mse_loss(step.e_forget, target), rtol=1e-4, atol=1e-6)
+
     cat, dog, empty = (predicted(prompt) for prompt in ("a cat face", "a dog face", ""))
-    esd = Esd(eta=2.0)
-    torch.testing.assert_close(make("ovw").forget_loss(e, batch), F.mse_loss(e, dog), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(
-        esd.forget_loss(e, batch), F.mse_loss(e, empty - 2 * (cat - empty)), rtol=1e-4, atol=1e-6
-    )
+    check(Ovw().loss(step), dog)
+    check(Esd(eta=2.0).loss(step), empty - 2 * (cat - empty))
+
+
+def training(model: DiffusersModel, method: GradientMethod) -> Training:
+    """What `method` sees before its first step under `short`."""
+    name = next(name for name, kind in METHODS.items() if type(method) is kind)
+    settings = short(name)
+    bank = make_bank(model, bank_sources(method, PROMPTS, settings), settings, lambda: None)
+    generator = torch.Generator().manual_seed(settings.seed)
+    base = Fingerprint.of(model.weights())
+    return Training(model, bank, new_deltas(model, settings), base, 1e-3, settings.batch_size, generator, lambda: None)
+
+
+def test_salun_changes_nothing_outside_its_mask(model: DiffusersModel) -> None:
+    method = Salun(saliency=0.3)
+    masks = method.masks(training(model, method))
+    changes = unlearn(model, method, PROMPTS, short("salun")).changes()
+    assert masks.keys() == changes.keys()
+    assert all(mask.dtype == torch.bool for mask in masks.values())
+    total = sum(mask.numel() for mask in masks.values())
+    assert sum(mask.sum().item() for mask in masks.values()) == pytest.approx(0.3 * total, abs=1)
+    for name, mask in masks.items():
+        assert (changes[name][~mask] == 0).all()
+        assert (changes[name][mask] != 0).any()
+
+
+def test_sa_with_a_huge_penalty_stays(model: DiffusersModel) -> None:
+    def furthest(penalty: float) -> float:
+        patch = unlearn(model, Sa(penalty=penalty, fisher_samples=16), PROMPTS, short("sa", steps=25))
+        return max(change.abs().max().item() for change in patch.changes().values())
+
+    learning_rate = 1e-3
+    assert furthest(0.0) > 8 * learning_rate
+    assert furthest(1e20) < 1.5 * learning_rate  # Adam's first step is as long as the rate, whatever the penalty
+
+
+def test_fisher_information_is_the_mean_squared_gradient(model: DiffusersModel) -> None:
+    run = training(model, Sa(fisher_samples=2))
+    name = next(iter(run.deltas))
+    generator = torch.Generator().manual_seed(2)
+    squares = torch.zeros_like(run.deltas[name].change())
+    with model.attach(run.deltas):
+        for _ in range(2):
+            one = run.bank.retain.pick(1, generator)
+            F.mse_loss(noise_prediction(model, one.x, one.sigma, one.conds), one.noise).backward()
+            squares += run.deltas[name].diff.grad ** 2 / 2
+            run.deltas[name].diff.grad = None
+    torch.testing.assert_close(fisher_information(run, 2)[name], squares)
+
+
+def test_saddle_meets_its_constraint(model: DiffusersModel) -> None:
+    seen: list[Progress] = []
+    settings = short("saddle", steps=120, runs=16, run_steps=20, batch_size=8)
+    unlearn(model, METHODS["saddle"](margin=4.0), TASK.prompts, settings, seen.append)
+    tail = [progress.figures for progress in seen[-40:]]
+    multipliers = torch.tensor([figures["multiplier"] for figures in tail])
+    assert sum(figures["L_forget / tau"] for figures in tail) / len(tail) == pytest.approx(1, abs=0.1)
+    assert multipliers.std() < 0.25 * multipliers.mean()
+    assert multipliers.max() < METHODS["saddle"]().most
+
+
+def text_tokens(model: DiffusersModel, prompts: Sequence[str]) -> dict[str, Tensor]:
+    return {prompt: tokens.double() for prompt, tokens in zip(prompts, model.encode(prompts), strict=True)}
+
+
+def test_uce_equals_its_equation(model: DiffusersModel) -> None:
+    method = Uce(ridge=0.7, retain_weight=0.3)
+    patch = unlearn(model, method, PROMPTS, short("uce"))
+    tokens = text_tokens(model, [*PROMPTS.forget, *PROMPTS.overwrite, *held_prompts(PROMPTS)])
+    weights = model.weights()
+    for name, change in patch.changes().items():
+        weight = weights[name].double()
+        left, right = 0.7 * weight, 0.7 * torch.eye(weight.shape[1]).double()
+        for old, new in zip(tokens["a cat face"], tokens["a dog face"], strict=True):
+            left = left + torch.outer(weight @ new, old)
+            right = right + torch.outer(old, old)
+        for held in held_prompts(PROMPTS):
+            for token in tokens[held]:
+                left = left + 0.3 * torch.outer(weight @ token, token)
+                right = right + 0.3 * torch.outer(token, token)
+        torch.testing.assert_close(weight + change.double(), left @ torch.linalg.inv(right), rtol=1e-6, atol=1e-6)
+
+
+def test_null_space_edit_leaves_the_retain_prompts(model: DiffusersModel) -> None:
+    prompts = Prompts(("a cat face",), ("a dog face",), ("a car", "a house in noto style", "a fish in fluent style"))
+    patch = unlearn(model, METHODS["nullspace"](), prompts, short("nullspace"))
+    tokens = text_tokens(model, ["a cat face", *held_prompts(prompts)])
+    weights = model.weights()
+    for name, change in patch.changes().items():
+        outputs = {prompt: tokens[prompt] @ weights[name].double().T for prompt in tokens}
+        moved = {prompt: (tokens[prompt] @ change.double().T).norm() / outputs[prompt].norm() for prompt in tokens}
+        assert moved.pop("a cat face") > 0.1
+        assert max(moved.values()) < 1e-4
+
+
+def test_null_space_edit_needs_room(model: DiffusersModel) -> None:
+    with pytest.raises(ValueError, match="use fewer retain prompts, or raise tolerance"):
+        unlearn(model, METHODS["nullspace"](tolerance=1e-7), TASK.prompts, short("nullspace"))
+
+
+def test_many_concepts_at_once(model: DiffusersModel) -> None:
+    """Twenty things become the other four."""
+    *forgotten, first, second, third, fourth = CONCEPTS
+    targets = [(first, second, third, fourth)[index % 4] for index in range(len(forgotten))]
+    pairs = [(style, pair) for pair in zip(forgotten, targets, strict=True) for style in (None, *STYLES)]
+    forget = tuple(prompt(old, style) for style, (old, _) in pairs)
+    overwrite = tuple(prompt(new, style) for style, (_, new) in pairs)
+    kept = tuple(prompt(concept) for concept in (first, second, third, fourth))
+    patch = unlearn(model, Uce(), Prompts(forget, overwrite, kept), short("uce"))
+    judge = Judge.load(MODEL / "judge.safetensors")
+    for concept in forgotten:
+        asked = [prompt(concept, style) for style in STYLES]
+        with model.patched(patch):
+            pictures = draw(model, [(text, 3) for text in asked], SAMPLING)
+        assert accuracies(judge, pictures, asked, asked).ua == 1
+
+
+def test_forgetting_a_second_concept_keeps_the_first_forgotten(model: DiffusersModel) -> None:
+    def ua(concept: str) -> float:
+        asked = [prompt(concept, style) for style in STYLES]
+        shots = [(text, seed) for text in asked for seed in range(4)]
+        verdicts = accuracies(judge, draw(model, shots, SAMPLING), [text for text, _ in shots], asked)
+        return verdicts.ua
+
+    judge = Judge.load(MODEL / "judge.safetensors")
+    settings = short("ovw", steps=50, runs=16, run_steps=10)
+    first, second = object_task("cat face", "dog face").prompts, object_task("car", "house").prompts
+    cat = unlearn(model, Ovw(), first, settings)
+    with model.patched(cat):
+        before = ua("cat face")
+        car = unlearn(model, Ovw(), second, settings)
+        car.check_base(model.weights(), model.changes())
+        with model.patched(car):
+            assert ua("cat face") >= before - 0.05
+            assert ua("car") >= 0.9
+    with pytest.raises(ValueError, match="patches were on it that are missing here"):
+        car.check_base(model.weights(), model.changes())
+
+
+def test_own_pictures_take_the_place_of_the_bases(model: DiffusersModel) -> None:
+    pictures = draw(model, [("a cat face", seed) for seed in range(3)], SAMPLING)
+    latents = model.latents(pictures)
+    method = Ovw()
+    settings = short("ovw")
+    sources = bank_sources(method, PROMPTS, settings, Pictures(forget=latents))
+    bank = make_bank(model, sources, settings, lambda: None)
+    assert bank.forget.x.shape == (3, 3, *latents.shape[1:])
+    torch.testing.assert_close(bank.forget.x0, latents)
+    noise = (bank.forget.x[:, 0] - latents) / bank.forget.sigma[0]
+    assert noise.std().item() == pytest.approx(1, abs=0.1)
+    patch = unlearn(model, method, PROMPTS, settings, pictures=Pictures(forget=latents, retain=latents))
+    assert any(change.any() for change in patch.changes().values())
+    with pytest.raises(ValueError, match="forget pictures: 3 for 2 forget prompts"):
+        two = Prompts(("a cat face", "a cat face in noto style"), ("",), ("a car",))
+        unlearn(model, method, two, settings, pictures=Pictures(forget=latents))
 
 
 def test_trajectories_are_the_base_models_own(model: DiffusersModel) -> None:
@@ -155,7 +341,7 @@ def test_trajectories_are_the_base_models_own(model: DiffusersModel) -> None:
 
 def test_forget_runs_follow_both_prompts_with_the_same_seeds() -> None:
     pairs: Sequence[tuple[str, str]] = [("a", "x"), ("b", "y")]
-    runs = forget_runs(pairs, 6, 10, follow_overwrite=True)
+    runs = forget_runs(pairs, 6, 10, guides=(0, 1))
     assert [(run.prompt, run.guide, run.seed) for run in runs] == [
         ("a", "a", 10),
         ("a", "x", 10),
@@ -164,4 +350,4 @@ def test_forget_runs_follow_both_prompts_with_the_same_seeds() -> None:
         ("a", "a", 12),
         ("a", "x", 12),
     ]
-    assert len(forget_runs(pairs, 1, 0, follow_overwrite=False)) == 2
+    assert len(forget_runs(pairs, 1, 0, guides=(0,))) == 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import Field, fields
+
 import pytest
 
 from unlearning_core.methods import METHODS
 from unlearning_core.model import select
-from unlearning_core.prompts import Prompts, check_measured
+from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import held_prompts
 
@@ -18,6 +21,17 @@ def test_one_overwrite_prompt_serves_all_forget_prompts() -> None:
 
 def test_overwrite_prompts_are_paired_by_line() -> None:
     assert Prompts.parse("a\nb", "c\nd", "").pairs == (("a", "c"), ("b", "d"))
+
+
+def test_a_forget_line_may_name_its_target() -> None:
+    prompts = Prompts.parse("a cat => a dog\na fox\na cow =>", "a bear", "a car")
+    assert prompts.pairs == (("a cat", "a dog"), ("a fox", "a bear"), ("a cow", ""))
+
+
+def test_empty_retain_box_holds_the_default_set_without_what_is_to_be_forgotten() -> None:
+    retain = Prompts.parse("A photo of a dog", "", "").retain
+    assert set(DEFAULT_RETAIN) - set(retain) == {"a photo of a dog"}
+    assert Prompts.parse("a cat", "", "a car").retain == ("a car",)
 
 
 def test_empty_overwrite_box_is_the_empty_prompt() -> None:
@@ -35,6 +49,8 @@ def test_held_prompts_include_empty_prompt_and_targets_once() -> None:
         ("a\nb\nc", "d\ne", "", "2 lines for 3 forget prompts"),
         ("a cat", "", "A CAT", "'A CAT' is a forget prompt too"),
         ("a cat", "A cat", "", "'a cat' would be overwritten by itself"),
+        ("a cat => a dog\na dog => a fox", "", "", "'a dog' is to be forgotten too"),
+        ("a cat => a dog\na fox", "a bear\na cow", "", "2 lines beside forget prompts with '=>'"),
     ],
 )
 def test_bad_prompts(forget: str, overwrite: str, retain: str, message: str) -> None:
@@ -61,10 +77,16 @@ def test_bad_settings(changes: dict[str, object], message: str) -> None:
         Settings(**changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_options_outside_their_range_are_named(method: str) -> None:
-    with pytest.raises(ValueError, match=r"help_weight: -1 is out of range; choose 0.0 to 1000.0"):
-        METHODS[method](help_weight=-1)
+OPTIONS = [(name, spec) for name, method in METHODS.items() for spec in fields(method)]
+
+
+@pytest.mark.parametrize(("method", "spec"), OPTIONS, ids=[f"{name}.{spec.name}" for name, spec in OPTIONS])
+def test_options_outside_their_range_are_named(method: str, spec: Field[float]) -> None:
+    low, high = spec.metadata["low"], spec.metadata["high"]
+    for value in (low - 1, high + 1 if high < 1e6 else high * 2):
+        message = f"{spec.name}: {value} is out of range; choose {low} to {high}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            METHODS[method](**{spec.name: value})
 
 
 NAMES = [

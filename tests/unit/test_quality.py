@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from unlearning_core.metrics import inception
-from unlearning_core.metrics.clip import Clip
+from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.drawing import Shot
 from unlearning_core.metrics.inception import CHECKPOINT, Fid, InceptionNotFound
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.quality import Quality, measure_quality
-from unlearning_core.tiny.clip import FOLDER
 
 RETAIN = ["a car in noto style", "a house"]
 
@@ -41,7 +40,7 @@ def run(change: float, clip: Clip | None = None, fid: Fid | None = None, **chang
 
 
 def test_the_figures_grow_with_the_change_and_are_zero_without() -> None:
-    clip = Clip.load(FOLDER)
+    clip = Clip.load(SHIPPED_FOLDER)
     same, near, far = (run(change, clip) for change in (0.0, 0.2, 0.8))
     assert same.frechet_alexnet == pytest.approx(0, abs=1e-6) and same.cmmd == pytest.approx(0, abs=1e-6)
     assert 0 < near.frechet_alexnet < far.frechet_alexnet

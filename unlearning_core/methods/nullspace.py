@@ -25,7 +25,7 @@ class NullSpace(ClosedForm):
     label: ClassVar[str] = "Null space (closed form)"
     weights: ClassVar[str] = "text_projections"
 
-    tolerance: float = option(1e-4, 1e-7, 1.0, "relative size up to which retain tokens count as zero", step=1e-5)
+    tolerance: float = option(1e-6, 1e-7, 1.0, "relative size up to which retain tokens count as zero", step=1e-6)
     ridge: float = option(1e-3, 1e-12, 1e6, "weight of staying near the base's weights", step=1e-3)
 
     def edit(self, weight: Tensor, texts: Texts) -> Tensor:

@@ -33,7 +33,7 @@ class Sa(GradientMethod):
     noised: ClassVar[bool] = True
     uses_retain: ClassVar[bool] = True
 
-    penalty: float = option(50.0, 0.0, 1e12, "weight of the Fisher penalty on moving away from the base", step=1.0)
+    penalty: float = option(50.0, 0.0, 1e24, "weight of the Fisher penalty on moving away from the base", step=1.0)
     fisher_samples: int = option(64, 1, 100_000, "retain latents that the Fisher information is estimated on", step=1)
 
     @property
@@ -63,16 +63,17 @@ class _Amnesia:
         return {"Fisher distance": self.moved}
 
 
-_last_fisher: tuple[str, dict[str, Tensor]] = ("", {})  # the newest, and only one: it is as large as the weights
+fisher_cache: dict[str, dict[str, Tensor]] = {}  # the newest, and only one: it is as large as the weights
 
 
 def _cached_fisher(training: Training, samples: int) -> dict[str, Tensor]:
     """The Fisher information of this base on these retain latents, estimated once."""
-    global _last_fisher
     key = _key(training, samples)
-    if _last_fisher[0] != key:
-        _last_fisher = (key, fisher_information(training, samples))
-    return _last_fisher[1]
+    if key not in fisher_cache:
+        estimate = fisher_information(training, samples)
+        fisher_cache.clear()
+        fisher_cache[key] = estimate
+    return fisher_cache[key]
 
 
 def fisher_information(training: Training, samples: int) -> dict[str, Tensor]:

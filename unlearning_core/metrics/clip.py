@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ BATCH_SIZE = 32
 CMMD_SIGMA = 10.0  # of the RBF kernel, and the scale of the result: Jayasumana et al. 2024 (arXiv 2401.09603)
 CMMD_SCALE = 1000.0
 CONFIG = "open_clip_config.json"
+SHIPPED = "shipped"
+SHIPPED_FOLDER = Path(__file__).parents[1] / "tiny" / "clip"
 
 
 class ClipNotFound(FileNotFoundError):
@@ -104,6 +107,30 @@ class Clip:
             top, left = (planes.shape[2] - height) // 2, (planes.shape[3] - width) // 2
             planes = planes[:, :, top : top + height, left : left + width]
         return (_resized(planes, (height, width), self._mode) - self._mean) / self._std
+
+
+def clip_named(text: str, folders: Sequence[Path] = ()) -> Callable[[str | torch.device], Clip]:
+    """What loads the CLIP model that `text` names, onto a device.
+
+    `shipped` is the emoji world's. Otherwise an open_clip folder in one of `folders`, or an open_clip model and its
+    weights, such as `ViT-B-32 laion2b_s34b_b79k`: a tag, or the name of a file in one of `folders`. Raises ValueError
+    for text of another form or a name that leads out of the folders.
+    """
+    if text == SHIPPED:
+        return partial(Clip.load, SHIPPED_FOLDER)
+    name, _, weights = text.strip().partition(" ")
+    wanted = weights.strip() or name
+    if not wanted or Path(wanted).name != wanted:
+        raise ValueError(f"CLIP model: {wanted!r} must be a plain name, of something in the models folder")
+    found = next((folder / wanted for folder in folders if (folder / wanted).exists()), None)
+    if weights:
+        return partial(Clip.pretrained, name, str(found) if found else wanted)
+    if found is None or not found.is_dir():
+        raise ValueError(
+            f"CLIP model: {text!r} is neither {SHIPPED!r}, nor an open_clip folder in {', '.join(map(str, folders))}, "
+            "nor a model with its weights such as 'ViT-B-32 laion2b_s34b_b79k'"
+        )
+    return partial(Clip.load, found)
 
 
 def cmmd(first: Tensor, second: Tensor) -> float:

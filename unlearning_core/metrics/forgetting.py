@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from .drawing import Draw, Shot, chunks, drawn
+
 Domains = Mapping[str, Sequence[str]]  # domain -> its labels
 
 
@@ -126,4 +128,15 @@ def accuracies(judge: Judge, pictures: Tensor, prompts: Sequence[str], forget: S
     """
     tally = Tally(judge, forget)
     tally.add(pictures, prompts)
+    return tally.result()
+
+
+def tallied(judge: Judge, forget: Sequence[str], draw: Draw, shots: Sequence[Shot], model: str) -> Accuracies:
+    """UA, IRA and CRA of the pictures of `shots`, drawn and judged in chunks; `model` names who draws, in messages.
+
+    Raises ValueError as `Tally` does, and for a picture with NaN.
+    """
+    tally = Tally(judge, forget)
+    for chunk in chunks(shots):
+        tally.add(drawn(draw, chunk, model), [prompt for prompt, _ in chunk])
     return tally.result()

@@ -39,6 +39,11 @@ class Fid:
         return self._metric.compute().item()
 
 
+def check_inception(folders: Sequence[Path] = ()) -> None:
+    """Raises what `Fid` would."""
+    _checked(find_inception(folders), folders)
+
+
 def find_inception(folders: Sequence[Path] = ()) -> Path | None:
     """The checkpoint in one of `folders`, or else where torch-fidelity downloads it to."""
     return next((path for path in _places(folders) if path.is_file()), None)

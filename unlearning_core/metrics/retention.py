@@ -31,6 +31,7 @@ class PromptDistance:
     """How far one prompt's pictures moved, a value for each seed."""
 
     prompt: str
+    seeds: list[int]
     lpips: list[float]
     ssim: list[float]  # 1 is the same
     psnr: list[float | None]  # dB; None for equal pictures, where it is infinite
@@ -166,7 +167,7 @@ def measure(
     moved = [_moved(base, unlearned, lpips, chunk, tallies) for chunk in chunks(shots)]
     distances, ssims, psnrs = ([value for chunk in moved for value in chunk[column]] for column in range(3))
     cut = len(kept_shots)
-    kept = _per_prompt(retain, distances[:cut], ssims[:cut], psnrs[:cut])
+    kept = _per_prompt(retain, seeds, distances[:cut], ssims[:cut], psnrs[:cut])
     worst = max(range(cut), key=distances.__getitem__)
     changed = [value for value in psnrs[:cut] if math.isfinite(value)]
     result = Retention(
@@ -179,7 +180,7 @@ def measure(
         psnr=statistics.fmean(changed) if changed else None,
         noise_floor=floor,
         retain=kept,
-        forget=_per_prompt(forget, distances[cut:], ssims[cut:], psnrs[cut:]),
+        forget=_per_prompt(forget, forget_seeds, distances[cut:], ssims[cut:], psnrs[cut:]),
         forget_distance=statistics.fmean(distances[cut:]) if forget else None,
         judge=judged.name if judged else None,
         accuracies=tallies[1].result() if tallies else None,
@@ -220,18 +221,18 @@ def _moved(
 
 
 def _per_prompt(
-    prompts: Sequence[str], distances: Sequence[float], ssims: Sequence[float], psnrs: Sequence[float]
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    distances: Sequence[float],
+    ssims: Sequence[float],
+    psnrs: Sequence[float],
 ) -> list[PromptDistance]:
     """Values of [prompts * seeds], prompt by prompt, as one row each."""
-    count = len(distances) // max(1, len(prompts))
+    finite = [value if math.isfinite(value) else None for value in psnrs]
+    count = len(seeds)
     rows = [slice(index * count, (index + 1) * count) for index in range(len(prompts))]
     return [
-        PromptDistance(
-            prompt,
-            list(distances[row]),
-            list(ssims[row]),
-            [value if math.isfinite(value) else None for value in psnrs[row]],
-        )
+        PromptDistance(prompt, list(seeds), list(distances[row]), list(ssims[row]), finite[row])
         for prompt, row in zip(prompts, rows, strict=True)
     ]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from .lettering import FAINT, FORGET, INK, LINE, PAPER, RETAIN, drawn_size, length, shortened, to_image, write
 
 HEAT_RANGE = 0.8  # LPIPS at the top of the colour map, the same on every sheet, so that sheets can be compared
 INFERNO = (  # nine even stops of matplotlib's perceptually uniform colour map (Smith and van der Walt, CC0)
@@ -27,14 +26,10 @@ INFERNO = (  # nine even stops of matplotlib's perceptually uniform colour map (
     (252, 255, 164),
 )
 
-SMALLEST, LARGEST = 192, 384  # pixels of a drawn picture's longer side
 SIDE_BY_SIDE = 4  # rows; more are drawn in two columns
 MARGIN, GUTTER, GAP = 28, 36, 6
 TITLE, HEADING, LABELS, CAPTION = 56, 62, 24, 46  # heights
 LEGEND = (132, 12)
-
-PAPER, INK, FAINT, LINE = (250, 249, 246), (38, 36, 33), (122, 117, 109), (224, 221, 214)
-FORGET, RETAIN = (178, 64, 44), (38, 110, 92)
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class _Sheet:
 
     def __init__(self, rows: Sequence[SheetRow]) -> None:
         self.sections = [section for kind in (True, False) if (section := [row for row in rows if row.forget is kind])]
-        sizes = [_drawn_size(row.base) for row in rows]
+        sizes = [drawn_size(row.base) for row in rows]
         self.cell = (max(width for width, _ in sizes), max(height for _, height in sizes))
         self.columns = 2 if len(rows) > SIDE_BY_SIDE else 1
         self.block = 3 * self.cell[0] + 2 * GAP
@@ -95,15 +90,15 @@ class _Sheet:
 
     def _title(self) -> None:
         middle = TITLE // 2 + 6
-        self._text((MARGIN, middle), "Same prompt, same seed", 22, INK)
+        write(self.pen, (MARGIN, middle), "Same prompt, same seed", 22, INK)
         width, height = LEGEND
         right = self.width - MARGIN
         top_value = f"{HEAT_RANGE:g}"
-        self._text((right, middle), top_value, 14, FAINT, anchor="rm")
-        left = right - round(self._length(top_value, 14)) - 7 - width
+        write(self.pen, (right, middle), top_value, 14, FAINT, anchor="rm")
+        left = right - round(length(self.pen, top_value, 14)) - 7 - width
         ramp = colour_heat(torch.linspace(0, HEAT_RANGE, width).expand(height, width))
-        self.image.paste(_to_image(ramp), (left, middle - height // 2))
-        self._text((left - 7, middle), "LPIPS 0", 14, FAINT, anchor="rm")
+        self.image.paste(to_image(ramp), (left, middle - height // 2))
+        write(self.pen, (left - 7, middle), "LPIPS 0", 14, FAINT, anchor="rm")
 
     def _section(self, rows: Sequence[SheetRow], top: int) -> int:
         """Draws a section and tells where the next one starts."""
@@ -112,8 +107,8 @@ class _Sheet:
         aim = "meant to change" if forget else "meant to stay: LPIPS 0 is untouched"
         self.pen.line((MARGIN, top + 8, self.width - MARGIN, top + 8), fill=LINE)
         middle = top + HEADING // 2 + 8
-        self._text((MARGIN, middle), name, 26, colour)
-        self._text((MARGIN + self._length(name, 26) + 14, middle + 3), aim, 16, FAINT)
+        write(self.pen, (MARGIN, middle), name, 26, colour)
+        write(self.pen, (MARGIN + length(self.pen, name, 26) + 14, middle + 3), aim, 16, FAINT)
         for index, row in enumerate(rows):
             line, column = divmod(index, self.columns)
             left = MARGIN + column * (self.block + GUTTER)
@@ -124,53 +119,18 @@ class _Sheet:
 
     def _labels(self, left: int, top: int) -> None:
         for index, label in enumerate(("base", "unlearned", "LPIPS, where they differ")):
-            self._text((left + index * (self.cell[0] + GAP), top + LABELS // 2 - 3), label, 14, FAINT)
+            write(self.pen, (left + index * (self.cell[0] + GAP), top + LABELS // 2 - 3), label, 14, FAINT)
 
     def _row(self, row: SheetRow, left: int, top: int, colour: tuple[int, int, int]) -> None:
-        size = _drawn_size(row.base)
+        size = drawn_size(row.base)
         for index, picture in enumerate((row.base, row.unlearned, colour_heat(row.heat_map))):
-            image = _to_image(picture).resize(size, Image.Resampling.LANCZOS)
+            image = to_image(picture).resize(size, Image.Resampling.LANCZOS)
             self.image.paste(image, (left + index * (self.cell[0] + GAP), top))
         middle = top + self.cell[1] + 15
         distance = f"LPIPS {row.distance:.3f}"
-        self._text((left + self.block, middle), distance, 16, colour, anchor="rm")
+        write(self.pen, (left + self.block, middle), distance, 16, colour, anchor="rm")
         seed = f"  seed {row.seed}"
-        room = self.block - self._length(distance, 16) - self._length(seed, 14) - 16
-        prompt = self._shortened(" ".join(row.prompt.split()) or "(empty prompt)", 16, room)
-        self._text((left, middle), prompt, 16, INK)
-        self._text((left + self._length(prompt, 16), middle), seed, 14, FAINT)
-
-    def _text(
-        self, place: tuple[float, float], text: str, size: int, colour: tuple[int, int, int], anchor: str = "lm"
-    ) -> None:
-        self.pen.text(place, _spaced(text), fill=colour, font=_font(size), anchor=anchor)
-
-    def _length(self, text: str, size: int) -> float:
-        return self.pen.textlength(_spaced(text), font=_font(size))
-
-    def _shortened(self, text: str, size: int, room: float) -> str:
-        if self._length(text, size) <= room:
-            return text
-        fits = bisect_right(range(1, len(text)), room, key=lambda end: self._length(f"{text[:end]}...", size))
-        return f"{text[:fits].rstrip()}..."
-
-
-@cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-def _spaced(text: str) -> str:
-    """Pillow's own font has a space so narrow that words run together."""
-    return text.replace(" ", "  ")
-
-
-def _drawn_size(picture: Tensor) -> tuple[int, int]:
-    """Width and height that a picture [H, W, 3] is drawn at."""
-    height, width = picture.shape[:2]
-    scale = min(max(max(height, width), SMALLEST), LARGEST) / max(height, width)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _to_image(picture: Tensor) -> Image.Image:
-    return Image.fromarray((picture.float().cpu().clamp(0, 1) * 255).round().byte().numpy())
+        room = self.block - length(self.pen, distance, 16) - length(self.pen, seed, 14) - 16
+        prompt = shortened(self.pen, " ".join(row.prompt.split()) or "(empty prompt)", 16, room)
+        write(self.pen, (left, middle), prompt, 16, INK)
+        write(self.pen, (left + length(self.pen, prompt, 16), middle), seed, 14, FAINT)

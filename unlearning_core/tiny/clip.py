@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..metrics.backbones import save_atomically
+from ..metrics.clip import SHIPPED_FOLDER, Clip
 from .pictures import fetch_icons, training_pictures
 from .tokenizer import MAX_LENGTH, make_tokenizer
 from .train import cached_pictures, to_range, train
@@ -24,7 +25,6 @@ from .world import CONCEPTS, STYLES, prompt, vocabulary
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).parent / "clip"
 STEPS, LR = 1500, 1e-3
 IMAGE_SIZE = 64
 SHIFT = 4  # pixels, at most
@@ -62,13 +62,11 @@ def main() -> None:
     """Trains, writes the folder, and tells how it reads unseen pictures."""
     parser = argparse.ArgumentParser(description="Train the shipped open_clip model.")
     parser.add_argument("--work", type=Path, required=True, help="folder for icons, checkpoints and logs")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="open_clip folder to write")
+    parser.add_argument("--out", type=Path, default=SHIPPED_FOLDER, help="open_clip folder to write")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.work.mkdir(parents=True, exist_ok=True)
     save_folder(args.out, train_clip(torch.from_numpy(cached_pictures(args.work)), args.work))
-
-    from ..metrics.clip import Clip
 
     unseen = torch.from_numpy(training_pictures(fetch_icons(args.work), UNSEEN, seed=1)).flatten(0, 2) / 255
     images = Clip.load(args.out).embed_pictures(unseen)

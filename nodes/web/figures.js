@@ -1,8 +1,9 @@
-/** Lays out the Retention Metric: short prompt boxes, its figures as tables, and the rest for the picture sheet. */
+/** Lays out the measuring nodes: short prompt boxes, their figures as tables, and the rest for pictures. */
 import { app } from "../../scripts/app.js";
 
+const NODES = ["RetentionMetric", "ForgettingMetric", "CLIPScoreFrechet", "CompareMethods"];
 const WIDGET = "figures";
-const WAITING = "Run the workflow: the figures come here, the picture sheet below.";
+const WAITING = "Run the workflow: the figures come here, pictures below.";
 const PROMPTS_HEIGHT = 140;
 const FIGURES_HEIGHT = 215;
 const STYLE = `
@@ -49,7 +50,7 @@ function addFigures(node) {
   const element = document.createElement("div");
   element.style.cssText = STYLE;
   let shown;
-  const widget = node.addDOMWidget(WIDGET, "RETENTION_FIGURES", element, {
+  const widget = node.addDOMWidget(WIDGET, "UNLEARNING_FIGURES", element, {
     serialize: false, // not in the prompt
     getMinHeight: () => FIGURES_HEIGHT,
     getMaxHeight: () => FIGURES_HEIGHT,
@@ -75,10 +76,10 @@ function showFigures(node, output) {
 }
 
 app.registerExtension({
-  name: "Unlearning.RetentionMetric",
+  name: "Unlearning.Figures",
 
   nodeCreated(node) {
-    if (node.comfyClass !== "RetentionMetric") return;
+    if (!NODES.includes(node.comfyClass)) return;
     limitPrompts(node);
     addFigures(node);
     const onExecuted = node.onExecuted;
@@ -92,7 +93,7 @@ app.registerExtension({
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs)) {
       const node = app.graph.getNodeById(id);
-      if (node?.comfyClass === "RetentionMetric") showFigures(node, output);
+      if (NODES.includes(node?.comfyClass)) showFigures(node, output);
     }
   },
 });

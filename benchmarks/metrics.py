@@ -1,0 +1,224 @@
+"""What measuring costs and what it sees, on the shipped model: `python -m benchmarks.metrics`. Writes docs/metrics.md.
+
+The unlearned models are the base with one random cross-attention weight scaled. Times are processor seconds of one run,
+which other programs change little: compare their ratios only.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.metrics.cache import PictureCache
+from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
+from unlearning_core.metrics.drawing import Draw, Shot, chunks, shots_of
+from unlearning_core.metrics.forgetting import label_of
+from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse_domains
+from unlearning_core.metrics.lpips import Lpips
+from unlearning_core.metrics.quality import Quality, measure_quality
+from unlearning_core.metrics.retention import NOISE_FLOOR_SHOTS, Retention, measure
+from unlearning_core.model import select
+from unlearning_core.sampling import Sampling, draw
+from unlearning_core.tiny.judge import Judge
+from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "unlearning_core" / "tiny" / "model"
+SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
+QUICK = Sampling(steps=2, cfg=3.0, width=128, height=128)  # for the memory, which the steps do not change
+PROMPTS = [prompt(concept, list(STYLES)[index % 3]) for index, concept in enumerate(CONCEPTS)]
+SEEDS = range(1000, 1004)
+FACTORS = (1.0, 1.01, 1.1, 2.0)
+COUNTS = (32, 320)
+LABELS = f"a {{}}: {', '.join(CONCEPTS)}\n{{}} style: {', '.join(STYLES)}"
+
+
+class Scale(nn.Module):
+    """Multiplies a weight."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.factor
+
+
+class Bench:
+    """The shipped model, scaled and not."""
+
+    def __init__(self, sampling: Sampling = SAMPLING) -> None:
+        self.model = DiffusersModel.load(MODEL)
+        self.sampling = sampling
+        self.lpips = Lpips("alex")
+        names = select([name for name in self.model.weights() if name.endswith("weight")], "cross_attention")
+        self.weight = names[int(torch.randint(len(names), (), generator=torch.Generator().manual_seed(0)))]
+
+    def scaled(self, factor: float) -> Draw:
+        def draw_scaled(shots: Sequence[Shot]) -> Tensor:
+            with self.model.attach({self.weight: Scale(factor)}):
+                return draw(self.model, shots, self.sampling)
+
+        return draw_scaled
+
+    def measured(self, cache: PictureCache, factor: float, prompts: Sequence[str], seeds: Sequence[int]) -> Retention:
+        base, unlearned = (
+            cache.drawing(lambda _, scale=scale: {"scale": scale}, self.scaled(scale)) for scale in (1.0, factor)
+        )
+        settings = {"model": "tiny", **self.sampling.settings(), "precision": "float32"}
+        return measure(base, unlearned, self.lpips, prompts, [], seeds, seeds, settings, base_again=self.scaled(1.0))[0]
+
+    def quality(self, cache: PictureCache, factor: float, clip: Clip) -> Quality:
+        base, unlearned = (
+            cache.drawing(lambda _, scale=scale: {"scale": scale}, self.scaled(scale)) for scale in (1.0, factor)
+        )
+        return measure_quality(base, unlearned, self.lpips, PROMPTS, [], SEEDS, SEEDS, {}, clip)
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        print(json.dumps(peak_memory(int(sys.argv[1]))))
+        return
+    torch.set_num_threads(1)
+    bench = Bench()
+    with TemporaryDirectory() as folder:
+        cache = PictureCache(Path(folder))
+        speed = times(bench, cache)
+        sensitivity = [row(bench, cache, factor) for factor in FACTORS]
+        judges = judged(bench, cache)
+    memory = {count: memory_of(count) for count in COUNTS}
+    text = page(bench, speed, sensitivity, judges, memory)
+    (ROOT / "docs" / "metrics.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def times(bench: Bench, cache: PictureCache) -> dict[str, float]:
+    """Processor seconds of bare sampling, a first method from an empty cache, and a second one."""
+    bench.measured(PictureCache(cache.folder / "warm-up"), 1.1, PROMPTS[:2], SEEDS[:1])  # imports, LPIPS weights
+    shots = shots_of(PROMPTS, SEEDS)
+    seconds = {}
+    began = time.process_time()
+    for factor, some in ((1.0, shots), (1.1, shots), (1.0, shots[:NOISE_FLOOR_SHOTS])):
+        for chunk in chunks(some):
+            bench.scaled(factor)(chunk)
+    seconds["bare"] = time.process_time() - began
+    for name, factor in (("first", 1.1), ("second", 2.0)):
+        began = time.process_time()
+        bench.measured(cache, factor, PROMPTS, SEEDS)
+        seconds[name] = time.process_time() - began
+    return seconds
+
+
+def row(bench: Bench, cache: PictureCache, factor: float) -> tuple[float, Retention, Quality]:
+    clip = Clip.load(SHIPPED_FOLDER)
+    return factor, bench.measured(cache, factor, PROMPTS, SEEDS), bench.quality(cache, factor, clip)
+
+
+def judged(bench: Bench, cache: PictureCache) -> dict[str, tuple[float, float]]:
+    """Share of base pictures, one of each concept, whose concept and style each judge names."""
+    shots = shots_of(PROMPTS, SEEDS[:1])
+    pictures = cache.drawing(lambda _: {"scale": 1.0}, bench.scaled(1.0))(shots)
+    domains = parse_domains(LABELS)
+    nearest, clip = Judge.load(), ClipJudge(Clip.load(SHIPPED_FOLDER), domains)
+    found = {}
+    for judge in (nearest, clip, DiffusionClassifier(bench.model, bench.model.latents, domains)):
+        verdicts = judge.classify(pictures, list(judge.domains))
+        concept, style = (
+            sum(label == label_of(text, labels) for label, text in zip(verdicts[domain], PROMPTS, strict=True))
+            for domain, labels in judge.domains.items()
+        )
+        found[judge.name] = (concept / len(PROMPTS), style / len(PROMPTS))
+    return found
+
+
+def memory_of(count: int) -> float:
+    """Peak memory in MB of a process of its own that measures `count` pictures of each model."""
+    command = [sys.executable, "-m", "benchmarks.metrics", str(count)]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return float(json.loads(output.splitlines()[-1]))
+
+
+def peak_memory(count: int) -> float:
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder:
+        Bench(QUICK).measured(PictureCache(Path(folder)), 1.1, PROMPTS[:16], range(count // 16))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def page(
+    bench: Bench,
+    speed: dict[str, float],
+    sensitivity: Sequence[tuple[float, Retention, Quality]],
+    judges: dict[str, tuple[float, float]],
+    memory: dict[int, float],
+) -> str:
+    """docs/metrics.md."""
+    settings: dict[str, Any] = sensitivity[0][1].settings
+    few, many = (memory[count] for count in COUNTS)
+    lines = [
+        "# What the metrics cost and see",
+        "",
+        f"Written by `python -m benchmarks.metrics` on the shipped model: {len(PROMPTS)} prompts, {len(SEEDS)} seeds.",
+        f"Settings: {', '.join(f'{name} {value}' for name, value in settings.items())}.",
+        "",
+        "## Time",
+        "",
+        "Processor seconds on one thread, LPIPS, SSIM and PSNR included, LPIPS weights loaded.",
+        "",
+        "| | seconds | ratio |",
+        "|---|---|---|",
+        f"| bare sampling of the same pictures | {speed['bare']:.1f} | 1 |",
+        f"| the metric, empty cache | {speed['first']:.1f} | {speed['first'] / speed['bare']:.3f} of bare sampling |",
+        f"| a second method | {speed['second']:.1f} | {speed['second'] / speed['first']:.3f} of the first |",
+        "",
+        "## Memory",
+        "",
+        f"Peak of the process: {few:.0f} MB with {COUNTS[0]} pictures of each model, {many:.0f} MB with {COUNTS[1]}.",
+        "",
+        "## A scaled weight",
+        "",
+        f"`{bench.weight}` times a factor; distances are to the base.",
+        "",
+        "| factor | I | noise floor | SSIM | Fréchet (AlexNet) | CMMD | CLIPScore |",
+        "|---|---|---|---|---|---|---|",
+        *(scaled_row(factor, retention, quality) for factor, retention, quality in sensitivity),
+        "",
+        "## Judges on base pictures",
+        "",
+        f"One picture of each of {len(CONCEPTS)} concepts; share named rightly.",
+        "",
+        "| judge | concept | style |",
+        "|---|---|---|",
+        *(f"| {name} | {concept:.1%} | {style:.1%} |" for name, (concept, style) in judges.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def scaled_row(factor: float, retention: Retention, quality: Quality) -> str:
+    score = quality.clip_score.unlearned if quality.clip_score else float("nan")
+    cells = (
+        f"{factor:g}",
+        f"{retention.integrity:.5f}",
+        f"{retention.noise_floor:.1e}",
+        f"{retention.ssim:.4f}",
+        f"{quality.frechet_alexnet:.4f}",
+        f"{quality.cmmd:.5f}",
+        f"{score:.3f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

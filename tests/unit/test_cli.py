@@ -1,0 +1,81 @@
+"""`unlearn evaluate` on the shipped model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from unlearning_core.cli import main
+from unlearning_core.commands.evaluate import PromptFile, read_prompts
+from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.methods import METHODS
+from unlearning_core.prompts import Prompts
+from unlearning_core.train import Settings
+from unlearning_core.unlearn import unlearn
+
+MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
+FAST = ["--steps", "3", "--cfg", "3", "--width", "128", "--height", "128", "--seeds", "1", "--forget-seeds", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A patch of three steps, and prompts."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    settings = Settings(steps=3, learning_rate=2e-3, width=128, height=128, runs=2, run_steps=3, batch_size=2)
+    patch = unlearn(DiffusersModel.load(MODEL), METHODS["esd"](), Prompts(("a cat face",)), settings)
+    patch.save(folder / "esd.safetensors")
+    (folder / "prompts.txt").write_text("a car in noto style\na frog\n[forget]\na cat face in noto style\n")
+    return folder
+
+
+def command(folder: Path, *more: str, patch: str = "esd.safetensors", prompts: str = "prompts.txt") -> list[str]:
+    files = ["--base", MODEL, "--patch", folder / patch, "--prompts", folder / prompts, "--out", folder / "out"]
+    return ["evaluate", *map(str, files), *FAST, *more]
+
+
+def test_evaluate_writes_every_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(command(folder, "--judge", "nearest", "--cache", str(folder / "cache")))
+    names = {"figures.json", "figures.csv", "leaderboard.md", "plot.png", "sheet.png"}
+    assert {path.name for path in (folder / "out").iterdir()} == names
+    [figures] = json.loads((folder / "out" / "figures.json").read_text())["models"]
+    assert figures["name"] == "esd"
+    assert 0 < figures["retention"]["integrity"] < 1
+    assert figures["retention"]["noise_floor"] <= 1e-6
+    assert figures["retention"]["accuracies"]["ua"] in (0, 1)
+    assert f"{figures['retention']['integrity']:.4f}" in capsys.readouterr().out
+    assert len(list((folder / "cache").rglob("*.safetensors"))) == 6
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_bad_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "empty.txt").write_text("[forget]\na cat face\n")
+    (folder / "odd.txt").write_text("[keep]\na car\n")
+    shutil.copy(folder / "prompts.txt", folder / "fake.safetensors")
+    assert "empty.txt: retain prompts: empty" in refused(command(folder, prompts="empty.txt"), capsys)
+    assert "[keep] is no heading" in refused(command(folder, prompts="odd.txt"), capsys)
+    assert "missing.txt" in refused(command(folder, prompts="missing.txt"), capsys)
+    assert "there is no such file" in refused(command(folder, patch="missing"), capsys)
+    assert "fake.safetensors: this is not a safetensors file" in refused(
+        command(folder, patch="fake.safetensors"), capsys
+    )
+    assert "--seeds: 0" in refused(command(folder, "--seeds", "0"), capsys)
+    assert "width: 100 pixels" in refused(command(folder, "--width", "100"), capsys)
+    assert "--judge clip needs --labels" in refused(command(folder, "--judge", "clip"), capsys)
+    assert "CLIP model: 'nothing'" in refused(command(folder, "--clip", "nothing"), capsys)
+    assert "squeezenet1_1_features.safetensors" in refused(command(folder, "--backbone", "squeeze"), capsys)
+    assert "weights-inception" in refused(command(folder, "--fid"), capsys)
+
+
+def test_prompts_under_headings(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a car\n\n[forget]\na cat\n[retain]\na house\n")
+    assert read_prompts(path) == PromptFile(("a car", "a house"), ("a cat",))
