@@ -226,9 +226,8 @@ def test_unreadable_patch_files_are_refused(server: Server, run_prompt: RunPromp
     save_file({"lora_unet_mid.diff": torch.zeros(1)}, folder / "foreign.safetensors")
 
     def message(name: str) -> str:
-        loader = node("LoadPatchedModel", model=["load", 0], patch_file=name, strength=1.0, check_base=True)
         with pytest.raises(PromptError) as error:
-            run_prompt({"load": node("LoadTinyT2I"), "ours": ours} | sampling("never", "ours"))
+            run_prompt({"load": node("LoadTinyT2I"), "ours": loader("load", name, 1.0)} | sampling("never", "ours"))
         return str(error.value)
 
     assert "cut short" in message("cut.safetensors")
