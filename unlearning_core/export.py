@@ -62,11 +62,11 @@ def picture_error(
     sampling: Sampling,
 ) -> float:
     """Mean LPIPS (AlexNet) of the pictures of (prompt, seed) pairs under one patch and under the other."""
-    pictures = []
-    for each in (patch, other):
-        with model.patched(each):
-            pictures.append(draw(model, shots, sampling))
-    return float(Lpips("alex").distance(*pictures).mean())
+    with model.patched(patch):
+        pictures = draw(model, shots, sampling)
+    with model.patched(other):
+        others = draw(model, shots, sampling)
+    return float(Lpips("alex").distance(pictures, others).mean())
 
 
 def merge(model: DiffusersModel, patch: UnlearningPatch, strength: float, folder: Path) -> None:

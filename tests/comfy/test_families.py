@@ -14,7 +14,7 @@ from graphs import Graph, latent, node, sampling, saved_patch, unlearn
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
 CHECKPOINTS = ["sd15", "sd21", "sdxl", "sd3"]
-METHODS = ["ovw", "esd", "uce"]
+METHODS = ("ovw", "esd", "uce")
 CAT = "a cat face"
 
 

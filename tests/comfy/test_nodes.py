@@ -115,10 +115,9 @@ def test_patch_of_another_base_is_refused(
 ) -> None:
     family_checkpoint("sd15")
     path = saved_patch(server, run_prompt(training("of_tiny")))
-    ours = loader("load", path.name, 1.0)
     load = node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")
     with pytest.raises(PromptError, match="trained on another base model"):
-        run_prompt({"load": load, "ours": ours} | sampling("never", "ours"))
+        run_prompt({"load": load, "ours": loader("load", path.name, 1.0)} | sampling("never", "ours"))
 
 
 @pytest.mark.parametrize(
@@ -226,8 +225,9 @@ def test_unreadable_patch_files_are_refused(server: Server, run_prompt: RunPromp
     save_file({"lora_unet_mid.diff": torch.zeros(1)}, folder / "foreign.safetensors")
 
     def message(name: str) -> str:
+        loader = node("LoadPatchedModel", model=["load", 0], patch_file=name, strength=1.0, check_base=True)
         with pytest.raises(PromptError) as error:
-            run_prompt({"load": node("LoadTinyT2I"), "ours": loader("load", name, 1.0)} | sampling("never", "ours"))
+            run_prompt({"load": node("LoadTinyT2I"), "ours": loader} | sampling("never", "ours"))
         return str(error.value)
 
     assert "cut short" in message("cut.safetensors")

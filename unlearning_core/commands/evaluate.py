@@ -211,6 +211,6 @@ def cached(
     }
 
     def key_of(prompt: str) -> dict[str, Any]:
-        return {**key, "cond": digest(dict(zip(("cond", "uncond"), model.encode([prompt, ""]), strict=True)))}
+        return {**key, "cond": digest(*(text.tensors() for text in model.encode([prompt, ""])))}
 
     return cache.drawing(key_of, drawing(model, patch, strength, sampling))
