@@ -12,7 +12,7 @@ from .deltas import Delta
 from .model import DiffusionModel, noise_prediction
 from .train import Settings
 
-SIDE = 64  # pixels
+SIDE = 128  # pixels
 OPTIMIZER = 4  # copies of each trained number: itself, its gradient and Adam's two moments
 GB = 1e9
 
@@ -26,12 +26,17 @@ class Need:
     activations: int  # that one step keeps for backward
 
     @property
+    def extra(self) -> int:
+        """Beside the model's copy."""
+        return self.training + self.activations
+
+    @property
     def total(self) -> int:
-        return self.weights + self.training + self.activations
+        return self.weights + self.extra
 
     def check(self, free: int, settings: Settings) -> None:
         """Raises ValueError with what to choose when more is needed than `free` bytes beside the model's copy."""
-        if self.training + self.activations <= free:
+        if self.extra <= free:
             return
         advice = ["rank 8"] if settings.rank == 0 else []
         if settings.weights != "cross_attention_kv":
@@ -48,7 +53,9 @@ def needed(model: DiffusionModel, deltas: Mapping[str, Delta], settings: Setting
     """What a step on `latents` latents of the settings' size needs, from three small forward passes."""
     parameters = [parameter for delta in deltas.values() for parameter in delta.parameters()]
     with model.attach(deltas):
-        one, two, larger = (kept_bytes(model, *sample) for sample in ((SIDE, SIDE, 1), (SIDE, SIDE, 2), (2 * SIDE, SIDE, 1)))
+        one, two, larger = (
+            kept_bytes(model, *sample) for sample in ((SIDE, SIDE, 1), (SIDE, SIDE, 2), (2 * SIDE, SIDE, 1))
+        )
     pixel = (larger - one) / SIDE**2
     text = two - one - pixel * SIDE**2  # of each latent, whatever its size
     once = one - (two - one)  # changed weights

@@ -18,11 +18,9 @@ def settings(pack: Pack) -> Any:
 
 
 @pytest.fixture
-def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def free(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Pretends that so many bytes are free."""
-    import comfy.model_management
-
-    return lambda count: monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *args, **options: count)
+    return lambda count: monkeypatch.setattr(pack("nodes.memory"), "_free", lambda host, need: count)
 
 
 def make_room(pack: Pack, model: Any, clip: Any, settings: Any) -> tuple[Any, bool]:
@@ -48,7 +46,7 @@ def test_memory_is_saved_only_when_it_must_be(
     chosen = replace(settings, weights="cross_attention_kv")
     plain, saving = make_room(pack, model, clip, chosen)
     assert not saving
-    free(plain.training + plain.activations - 1)
+    free(plain.extra - 1)
     saved, saving = make_room(pack, model, clip, chosen)
     assert saving
     assert saved.activations < plain.activations
