@@ -29,7 +29,7 @@ from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.methods import METHODS, GradientMethod, Method
 from unlearning_core.methods.sa import fisher_cache
-from unlearning_core.metrics.clip import Clip
+from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.drawing import Draw, Shot
 from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.frechet import alexnet_frechet_distance
@@ -37,7 +37,6 @@ from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.retention import Retention, measure
 from unlearning_core.patch import Record, UnlearningPatch
 from unlearning_core.sampling import Sampling, draw
-from unlearning_core.tiny.clip import FOLDER as CLIP
 from unlearning_core.tiny.evaluate import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.tasks import Task, object_task, style_task
@@ -159,7 +158,7 @@ class World:
         self.model = DiffusersModel.load(MODEL)
         self.lpips = Lpips("alex")
         self.judge = Judge.load()
-        self.clip = Clip.load(CLIP)
+        self.clip = Clip.load(SHIPPED_FOLDER)
         self.base = {
             sampling: remembered(lambda shots, sampling=sampling: draw(self.model, shots, sampling))
             for sampling in (SAMPLING, SEARCH_SAMPLING)

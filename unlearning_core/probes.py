@@ -1,4 +1,4 @@
-"""Looks into a model: gradients of the denoising loss, and what the prompts feed into a layer."""
+"""Looks into a model: gradients, predictions that are only targets, and what the prompts feed into a layer."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def denoising_gradients(
             loss = F.mse_loss(e, batch.noise)
             gradients = torch.autograd.grad(loss, [probe.diff for probe in probes.values()])
             yield dict(zip(names, gradients, strict=True))
+
+
+@torch.no_grad()
+def overwrite_prediction(model: DiffusionModel, batch: Batch) -> Tensor:
+    """What the model, as it is now, predicts at the batch's latents under the overwrite prompts: [B, C, H, W]."""
+    return noise_prediction(model, batch.x, batch.sigma, batch.overwrites)
 
 
 @torch.no_grad()

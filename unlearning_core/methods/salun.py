@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..deltas import Delta
-from ..model import DiffusionModel, noise_prediction
-from ..probes import denoising_gradients
+from ..model import DiffusionModel
+from ..probes import denoising_gradients, overwrite_prediction
 from .base import GradientMethod, Objective, Step, Training, option
 
 SALIENCY_BATCHES = 8
@@ -68,9 +68,7 @@ class _Relabelling:
 
     def loss(self, step: Step) -> Tensor:
         assert step.retain is not None and step.e_retain is not None
-        forget = step.forget
-        with torch.no_grad():
-            pseudo = noise_prediction(self.model, forget.x, forget.sigma, forget.overwrites)
+        pseudo = overwrite_prediction(self.model, step.forget)
         kept = F.mse_loss(step.e_retain, step.retain.noise)
         return F.mse_loss(step.e_forget, pseudo) + self.method.retain_weight * kept
 
