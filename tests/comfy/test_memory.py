@@ -1,13 +1,23 @@
-"""Memory: refused before training starts, saved where that is enough, and released when the device runs out."""
+"""Memory is refused before training starts, saved where that is enough, and released; precision is watched."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pipelines
 import pytest
+import torch
+from torch import Tensor
+
+from unlearning_core.hosts.diffusers import host_of
+from unlearning_core.methods import METHODS
+from unlearning_core.prompts import Prompts
+from unlearning_core.train import Settings
+from unlearning_core.unlearn import unlearn
 
 Pack = Callable[[str], ModuleType]
 
@@ -76,3 +86,38 @@ def test_running_out_of_memory_is_comfyuis_own_error_and_releases_the_copy(
     assert during == [1]
     assert all(each.model is not private for each in comfy.model_management.current_loaded_models)
     assert all((weight == before[key]).all() for key, weight in model.model.state_dict().items())
+
+
+@pytest.mark.parametrize(("learning_rate", "lost"), [(1e-3, False), (1e-5, True)])
+def test_what_rounding_leaves_of_a_patch(
+    pack: Pack, comfyui_path: Path, caplog: pytest.LogCaptureFixture, learning_rate: float, lost: bool
+) -> None:
+    """A patch moves the outputs of bf16 and fp8 bases as it moves those of the fp32 base, or the log says why not."""
+    import comfy.sd
+
+    host = host_of(pipelines.make_pipeline("flux", comfyui_path))
+    settings = Settings(steps=2, learning_rate=learning_rate, width=64, height=64, runs=1, run_steps=2)
+    patch = unlearn(host, METHODS["esd"](), Prompts(("a cat face",)), replace(settings, weights="attention"))
+    x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    [text] = host.encode(["a cat face"])
+    conds = {"c_crossattn": text.tokens[None], "y": text.pooled[None], "guidance": torch.tensor([3.5])}
+    conds = {name: value.expand(2, *value.shape[1:]) for name, value in conds.items()}
+
+    def moved(dtype: torch.dtype) -> Tensor:
+        """What the patch adds to the prediction."""
+        weights = {name: weight.clone() for name, weight in host.denoiser.state_dict().items()}
+        base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
+        predictions = []
+        for model in (base, pack("nodes.patches").apply_patch(base, patch, 1.0)):
+            comfy.model_management.load_models_gpu([model])
+            with torch.no_grad():
+                predictions.append(model.model.apply_model(x, torch.full((2,), 0.7), **conds))
+        return predictions[1] - predictions[0]
+
+    expected = moved(torch.float32)
+    assert not caplog.records
+    for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float8_e4m3fn, "float8_e4m3fn")):
+        caplog.clear()
+        error = float((moved(dtype) - expected).norm() / expected.norm())
+        assert (error > 0.25) is lost
+        assert (f"stored in {name}, whose rounding keeps" in caplog.text) is lost
