@@ -86,6 +86,7 @@ CONTENDERS = [
     Contender("ESD-x", "esd"),
     Contender("SalUn", "salun"),
     Contender("SA", "sa"),
+    Contender("CA", "ca"),
     Contender("UCE", "uce", outer=("retain_weight", (1.0, 0.1, 0.01)), inner=("ridge", (10.0, 1.0, 0.1))),
     Contender("Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (1.0, 0.03, 1e-3))),
 ]

@@ -61,6 +61,7 @@ MATRIX = {
     "esd": Row(0.40),
     "salun": Row(0.25),
     "sa": Row(0.25),
+    "ca": Row(0.30),
     "uce": Row(0.05),
     "nullspace": Row(0.06, {"tolerance": 3e-3}),
 }

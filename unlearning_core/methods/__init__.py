@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import ClosedForm, GradientMethod, Method
+from .ca import Ca
 from .esd import Esd
 from .nullspace import NullSpace
 from .ovw import Ovw
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {
     "esd": Esd,
     "salun": Salun,
     "sa": Sa,
+    "ca": Ca,
     "uce": Uce,
     "nullspace": NullSpace,
 }
