@@ -172,7 +172,7 @@ class World:
             for sampling in (SAMPLING, SEARCH_SAMPLING)
         }
         self.calls = 0
-        self.model.unet.register_forward_pre_hook(self.count_call)
+        self.model.denoiser.register_forward_pre_hook(self.count_call)
         self.banks: dict[str, Bank] = {}
 
     def weakest(
