@@ -30,6 +30,7 @@ class ComfyModel:
         self.model_sampling = private.get_model_object("model_sampling")
         self.latent_format = private.get_model_object("latent_format")
         self.places = patch_places(private)
+        self.checkpointing = False  # whether training saves memory by computing activations twice
         self._encoded: dict[str, Any] = {}
         self._model_conds: dict[tuple[int, torch.Size], dict[str, Any]] = {}
 
@@ -111,7 +112,7 @@ class ComfyModel:
         try:
             for (name, delta), (module, functions) in zip(deltas.items(), places, strict=True):
                 setattr(module, functions, [*getattr(module, functions), partial(self.places[name].apply, delta)])
-            with training_mode(self.patcher.model):
+            with training_mode(self.patcher.model, self.checkpointing):
                 yield
         finally:
             for (module, functions), value in zip(places, before, strict=True):

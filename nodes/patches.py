@@ -14,6 +14,7 @@ from comfy_api.latest import io
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
 from ..unlearning_core.patch import module_of
+from .precision import warn_of_rounding
 from .types import UnlearningPatch
 from .weights import base_weights, patch_changes
 
@@ -135,6 +136,7 @@ def apply_patch(model: ModelPatcher, patch: Patch, strength: float) -> ModelPatc
             f"patch for {', '.join(patch.record.forget)}: this model has no weight for {len(missing)} of the patch's "
             f"{len(patch.tensors)} tensors, such as {missing[0]}; load the base model that the patch was made for"
         )
+    warn_of_rounding(model, patch.changes(), strength)
     patched = model.clone()
     applied: dict[str, Applied] = dict(patched.get_attachment(ATTACHMENT) or {})
     before = applied.pop(patch.digest, Applied({}, 0.0))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_management
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.model_base import BaseModel
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
 
 
 def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -17,8 +23,11 @@ def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor
 
 
 @contextmanager
-def training_mode(model: nn.Module) -> Iterator[None]:
-    """Within the context, nothing that backward needs is overwritten by a later layer."""
+def training_mode(model: BaseModel, checkpointing: bool) -> Iterator[None]:
+    """Within the context, nothing that backward needs is overwritten by a later layer.
+
+    With `checkpointing`, blocks keep only their inputs and compute the rest again (Chen et al. 2016).
+    """
     before = getattr(comfy.model_management, "in_training", False)
     comfy.model_management.in_training = True  # turns off in-place kernels
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
@@ -26,9 +35,27 @@ def training_mode(model: nn.Module) -> Iterator[None]:
         with ExitStack() as hooks:
             for norm in norms:
                 hooks.callback(norm.register_forward_pre_hook(_copy_input).remove)
+            for block in blocks(model.diffusion_model) if checkpointing else ():
+                hooks.callback(delattr, block, "forward")
+                block.forward = partial(_checkpointed, block.forward)
             yield
     finally:
         comfy.model_management.in_training = before
+
+
+def blocks(denoiser: nn.Module) -> list[nn.Module]:
+    """The layers between which activations are kept: those of a U-Net, or a transformer's stacks."""
+    found = [module for module in denoiser.modules() if isinstance(module, (ResBlock, BasicTransformerBlock))]
+    stacks = [child for child in denoiser.children() if isinstance(child, nn.ModuleList)]
+    return found or [block for stack in stacks for block in stack]
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        # Copies, because FLUX changes its inputs in place.
+        return forward(*tree_map_only(Tensor, Tensor.clone, args), **tree_map_only(Tensor, Tensor.clone, kwargs))
+
+    return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def _copy_input(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ from ..unlearning_core.model import SELECTIONS
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts
 from ..unlearning_core.train import Progress, Settings
 from ..unlearning_core.unlearn import Pictures, unlearn
+from .memory import make_room
 from .model import ComfyModel
 from .patches import apply_patch
 from .private import private_copy
@@ -169,6 +170,7 @@ class UnlearnConcept(io.ComfyNode):
 
         with torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
             host = ComfyModel(private, clip)
+            make_room(host, objective, chosen)
             pictures = Pictures(*(samples(host, latents) for latents in (forget_latents, retain_latents)))
             patch = unlearn(host, objective, prompts, chosen, on_progress, pictures)
         return io.NodeOutput(apply_patch(model, patch, 1.0), patch)

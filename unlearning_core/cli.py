@@ -6,9 +6,10 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from .commands import evaluate
+from .commands import evaluate, export, train
 
-COMMANDS = {"evaluate": evaluate}  # each has a docstring for its help, `add_arguments(parser)` and `run(args)`
+# Each has a docstring for its help, `add_arguments(parser)` and `run(args)`.
+COMMANDS = {"train": train, "evaluate": evaluate, "export": export}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

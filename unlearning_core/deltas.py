@@ -25,9 +25,8 @@ class FullDelta(nn.Module):
         return weight + self.diff.to(weight)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """LoRA-file keys: `<module>.diff` for a weight, `<module>.diff_b` for a bias."""
-        module, kind = name.rsplit(".", 1)
-        return {f"{module}.{'diff' if kind == 'weight' else 'diff_b'}": self.diff}
+        """Under LoRA-file keys."""
+        return full_tensors(name, self.diff)
 
 
 class LowRankDelta(nn.Module):
@@ -47,15 +46,8 @@ class LowRankDelta(nn.Module):
         return weight + self.change().to(weight)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """LoRA-file keys: peft's `.lora_B.weight` and `.lora_A.weight` for diffusers' transformers.
-
-        Else kohya's `.lora_up.weight`, `.lora_down.weight` and `.alpha`.
-        """
-        module = name.removesuffix(".weight")
-        if name.startswith(PEFT):
-            return {f"{module}.lora_B.weight": self.up, f"{module}.lora_A.weight": self.down}
-        alpha = torch.tensor(float(self.down.shape[0]))
-        return {f"{module}.lora_up.weight": self.up, f"{module}.lora_down.weight": self.down, f"{module}.alpha": alpha}
+        """Under LoRA-file keys."""
+        return low_rank_tensors(name, self.up, self.down)
 
 
 Delta = FullDelta | LowRankDelta
@@ -64,6 +56,25 @@ Delta = FullDelta | LowRankDelta
 def low_rank_product(up: Tensor, down: Tensor) -> Tensor:
     """up [out, rank, ...] times down [rank, in, ...], in the shape [out, in, ...] of a linear or convolution weight."""
     return torch.mm(up.flatten(1), down.flatten(1)).reshape(len(up), *down.shape[1:])
+
+
+def full_tensors(name: str, change: Tensor) -> dict[str, Tensor]:
+    """A full change under its LoRA-file key: `<module>.diff` for a weight, `<module>.diff_b` for a bias."""
+    module, kind = name.rsplit(".", 1)
+    return {f"{module}.{'diff' if kind == 'weight' else 'diff_b'}": change}
+
+
+def low_rank_tensors(name: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
+    """The change `low_rank_product(up, down)` of a weight under LoRA-file keys.
+
+    peft's `.lora_B.weight` and `.lora_A.weight` for diffusers' transformers, else kohya's `.lora_up.weight`,
+    `.lora_down.weight` and `.alpha`.
+    """
+    module = name.removesuffix(".weight")
+    if name.startswith(PEFT):
+        return {f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down}
+    alpha = torch.tensor(float(len(down)))
+    return {f"{module}.lora_up.weight": up, f"{module}.lora_down.weight": down, f"{module}.alpha": alpha}
 
 
 def make_deltas(weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device) -> dict[str, Delta]:

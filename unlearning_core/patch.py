@@ -79,7 +79,7 @@ class Record:
 
 @dataclass(frozen=True)
 class UnlearningPatch:
-    """CPU tensors under LoRA-file keys: `.diff`, `.diff_b`, and the low-rank pairs of `LowRankDelta.tensors`."""
+    """CPU tensors under LoRA-file keys: `.diff`, `.diff_b`, and the pairs of `low_rank_tensors`."""
 
     tensors: dict[str, Tensor]
     record: Record

@@ -73,3 +73,27 @@ def test_unlearned_saved_and_opened_by_the_stock_loader(
         assert not torch.equal(patched, base)
         assert torch.equal(latent(server, opened, f"drawn {name} at 0.0"), base)
         assert torch.equal(latent(server, opened, f"drawn {name} at 1.0"), patched)
+
+
+def test_stock_nodes_save_the_patched_model(
+    server: Server, run_prompt: RunPrompt, family_checkpoint: Callable[[str], None]
+) -> None:
+    """CheckpointSave and ModelSave, opened again by the stock loaders, draw what the patched MODEL draws."""
+    family_checkpoint("sd15")
+    graph = loaders("sd15") | draw("sd15", "patched", "ovw") | draw("sd15", "base", "load")
+    graph["ovw"] = unlearn(width=64, height=64, learning_rate=1e-2, batch_size=1, runs=1)
+    graph["checkpoint"] = node(
+        "CheckpointSave", model=["ovw", 0], clip=["load", 1], vae=["load", 2], filename_prefix="checkpoints/merged"
+    )
+    graph["network"] = node("ModelSave", model=["ovw", 0], filename_prefix="diffusion_models/merged")
+    trained = run_prompt(graph)
+
+    graph = loaders("sd15")
+    graph["merged"] = node("CheckpointLoaderSimple", ckpt_name="merged_00001_.safetensors")
+    graph["unet"] = node("UNETLoader", unet_name="merged_00001_.safetensors", weight_dtype="default")
+    opened = run_prompt(graph | draw("sd15", "by merged", "merged") | draw("sd15", "by unet", "unet"))
+
+    patched = latent(server, trained, "patched")
+    assert not torch.equal(patched, latent(server, trained, "base"))
+    assert torch.equal(latent(server, opened, "by merged"), patched)
+    assert torch.equal(latent(server, opened, "by unet"), patched)

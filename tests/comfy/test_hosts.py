@@ -19,13 +19,14 @@ from unlearning_core.deltas import make_deltas
 from unlearning_core.hosts.diffusers import DiffusersModel, host_of
 from unlearning_core.hosts.flux import Flux
 from unlearning_core.hosts.stable_diffusion import StableDiffusion
+from unlearning_core.memory import kept_bytes, needed
 from unlearning_core.methods import METHODS, GradientMethod
 from unlearning_core.methods.base import Step
 from unlearning_core.model import noise_prediction, select
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
-from unlearning_core.unlearn import bank_sources, make_bank, unlearn
+from unlearning_core.unlearn import bank_sources, make_bank, new_deltas, unlearn
 
 Pack = Callable[[str], ModuleType]
 FAMILIES = ["sd15", "sd21", "sdxl", "sd3", "flux"]
@@ -212,3 +213,23 @@ class TestHosts:
             alpha = (s**2 + 1) ** -0.5
             target = s * alpha * (alpha * x) + alpha * target
         torch.testing.assert_close(loss, ((e_forget - target) ** 2).mean(), rtol=1e-5, atol=0)
+
+    def test_checkpointing_keeps_less_and_gives_the_same_gradient(self, comfy_model: Any) -> None:
+        deltas = new_deltas(comfy_model, SETTINGS)
+        plain = needed(comfy_model, deltas, SETTINGS, 4)
+        expected = gradients(comfy_model, METHODS["esd"]())
+        comfy_model.checkpointing = True
+        assert needed(comfy_model, deltas, SETTINGS, 4).activations < plain.activations / 2
+        for name, gradient in gradients(comfy_model, METHODS["esd"]()).items():
+            torch.testing.assert_close(
+                gradient, expected[name], rtol=1e-4, atol=1e-4 * float(expected[name].abs().max())
+            )
+
+    def test_memory_of_large_latents_is_foretold(self, comfy_model: Any) -> None:
+        settings = replace(SETTINGS, width=256, height=192)
+        deltas = new_deltas(comfy_model, settings)
+        foretold = needed(comfy_model, deltas, settings, 3)
+        with comfy_model.attach(deltas):
+            kept = kept_bytes(comfy_model, 256, 192, 3)
+        assert foretold.activations == pytest.approx(kept, rel=0.15)
+        assert foretold.training == 16 * sum(delta.diff.numel() for delta in deltas.values())

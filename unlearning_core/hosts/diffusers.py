@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..model import Cond
 from ..patch import UnlearningPatch
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ class DiffusersModel(ABC):
     """A `DiffusionModel` over a pipeline; `load` finds the subclass of its family."""
 
     network: ClassVar[str]  # the pipeline's component that is trained
+    prediction_type: str  # what it predicts, in diffusers' words
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self.pipeline: Any = pipeline
@@ -71,11 +71,11 @@ class DiffusersModel(ABC):
         """The patch name of a parameter."""
 
     @abstractmethod
-    def encode(self, prompts: Sequence[str]) -> list[Cond]:
+    def encode(self, prompts: Sequence[str]) -> list[Text]:
         """One conditioning for each prompt."""
 
     @abstractmethod
-    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable."""
 
     @property

@@ -22,7 +22,7 @@ class StableDiffusion(DiffusersModel):
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__(pipeline)
         self.unet = self.denoiser
-        self.prediction_type: str = self.pipeline.scheduler.config.prediction_type
+        self.prediction_type = self.pipeline.scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(
                 f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction"
