@@ -20,7 +20,7 @@ import asyncio, importlib.util, json, sys, time
 sys.path.insert(0, sys.argv[1])
 from comfy.cli_args import args
 args.cpu = True
-import nodes, comfy_extras.nodes_train, comfy.sd, folder_paths
+import nodes, server, comfy_extras.nodes_train, comfy.sd, folder_paths
 before = set(sys.modules)
 start = time.perf_counter()
 spec = importlib.util.spec_from_file_location("pack", sys.argv[2] + "/__init__.py")
