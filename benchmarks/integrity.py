@@ -9,12 +9,15 @@ finished parts under .cache/integrity, so that an interrupted command goes on wh
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -60,13 +63,13 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Contender:
-    """A row of the table: a method, and nine settings of it from weak to strong, in three groups."""
+    """A row of the table: a method, and settings of it in three groups, from weak to strong in each."""
 
     name: str
     method: str
     options: dict[str, float] = field(default_factory=dict)
     outer: tuple[str, tuple[float, ...]] = ("learning_rate", (5e-4, 1e-3, 2e-3))
-    inner: tuple[str, tuple[float, ...]] = ("steps", (25, 50, 100))
+    inner: tuple[str, tuple[float, ...]] = ("steps", (25, 50, 100, 200))
 
     @property
     def trains(self) -> bool:
@@ -87,8 +90,10 @@ CONTENDERS = [
     Contender("SalUn", "salun"),
     Contender("SA", "sa"),
     Contender("CA", "ca"),
-    Contender("UCE", "uce", outer=("retain_weight", (1.0, 0.1, 0.01)), inner=("ridge", (10.0, 1.0, 0.1))),
-    Contender("Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (1.0, 0.03, 1e-3))),
+    Contender("UCE", "uce", outer=("retain_weight", (1.0, 0.1, 0.01)), inner=("ridge", (30.0, 10.0, 1.0, 0.1))),
+    Contender(
+        "Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (3.0, 0.3, 0.03, 1e-3))
+    ),
 ]
 
 
@@ -116,11 +121,12 @@ def main() -> None:
 def compare(world: World, task: Task, contender: Contender, seeds: int) -> list[dict[str, Any]]:
     """The chosen setting's figures for each training seed, the first with its trade-off curve."""
     found = kept(f"{task.name} {contender.name} search", lambda: search(world, task, contender))
+    cost = kept(f"{task.name} {contender.name} cost", lambda: world.cost(task, contender, found["setting"]))
     rows = []
     for seed in range(seeds if contender.trains else 1):
         name = f"{task.name} {contender.name} {seed}"
         figures = kept(name, lambda seed=seed: world.run(task, contender, found["setting"], seed))
-        rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures})
+        rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures, **cost})
         log.info("%s: %s", name, {key: figures[key] for key in ("UA", "I")})
     return rows
 
@@ -137,19 +143,20 @@ def kept(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def search(world: World, task: Task, contender: Contender) -> dict[str, Any]:
     """Of the settings with UA >= ENOUGH, the one with the lowest I; without any, the one with the highest UA.
 
-    From each group only the weakest setting that forgets enough can win, so the others are not measured.
+    From each group only the weakest setting that forgets enough can win, so no stronger one is tried.
     """
     tried: list[tuple[float, float, dict[str, float]]] = []
     for group in contender.groups():
-        for setting, patch in zip(group, world.candidates(task, contender, group), strict=True):
-            ua = world.forgotten(task, patch)
-            if ua >= ENOUGH or setting is group[-1]:
-                tried.append((ua, world.moved(task, patch), setting))
-                log.info("%s, %s: %s, UA %.3f, I %.4f", task.name, contender.name, setting, ua, tried[-1][1])
-                break
+        ua, patch, setting = world.weakest(task, contender, group)
+        tried.append((ua, world.moved(task, patch), setting))
+        log.info("%s, %s: %s, UA %.3f, I %.4f", task.name, contender.name, setting, ua, tried[-1][1])
     enough = [entry for entry in tried if entry[0] >= ENOUGH]
     _, _, setting = min(enough, key=lambda entry: entry[1]) if enough else max(tried, key=lambda entry: entry[0])
     return {"setting": setting, "reached": bool(enough)}
+
+
+class EnoughForgotten(Exception):
+    """Ends a training in the search."""
 
 
 class World:
@@ -165,38 +172,60 @@ class World:
             for sampling in (SAMPLING, SEARCH_SAMPLING)
         }
         self.calls = 0
-        self.model.unet.register_forward_pre_hook(self.count_call)
+        self.model.denoiser.register_forward_pre_hook(self.count_call)
         self.banks: dict[str, Bank] = {}
 
-    def candidates(self, task: Task, contender: Contender, group: list[dict[str, float]]) -> Iterator[UnlearningPatch]:
-        """A patch for each setting of a group; one training passes through all of its step counts."""
-        if not contender.trains:
-            return (self.solve(task, contender, setting) for setting in group)
-        return iter(self.train(task, contender, group[-1], 0, [int(setting["steps"]) for setting in group]))
+    def weakest(
+        self, task: Task, contender: Contender, group: list[dict[str, float]]
+    ) -> tuple[float, UnlearningPatch, dict[str, float]]:
+        """The first setting of a group that forgets enough, or its last one, with its UA and patch."""
+        found: list[tuple[float, UnlearningPatch, dict[str, float]]] = []
+        if contender.trains:
+            by_steps = {setting["steps"]: setting for setting in group}
+
+            def look(steps: int, patch: UnlearningPatch) -> None:
+                if steps in by_steps:
+                    found.append((self.forgotten(task, self.trained(SEARCH_SAMPLING)), patch, by_steps[steps]))
+                    if found[-1][0] >= ENOUGH:
+                        raise EnoughForgotten
+
+            with suppress(EnoughForgotten):
+                self.train(task, contender, group[-1], 0, look)
+            return found[-1]
+        for setting in group:
+            patch = self.solve(task, contender, setting)
+            found.append((self.forgotten(task, self.patched(patch, SEARCH_SAMPLING)), patch, setting))
+            if found[-1][0] >= ENOUGH:
+                break
+        return found[-1]
 
     def solve(self, task: Task, contender: Contender, setting: dict[str, float]) -> UnlearningPatch:
         method = method_of(contender, setting)
         return unlearn(self.model, method, task.prompts, settings_of(method, setting, 0))
 
     def train(
-        self, task: Task, contender: Contender, setting: dict[str, float], seed: int, keep: Sequence[int]
-    ) -> list[UnlearningPatch]:
-        """The patches after the step counts `keep` of one training."""
+        self,
+        task: Task,
+        contender: Contender,
+        setting: dict[str, float],
+        seed: int,
+        look: Callable[[int, UnlearningPatch], None] = lambda steps, patch: None,
+    ) -> UnlearningPatch:
+        """One training on a shared bank; `look` sees the patch after every step."""
         method = method_of(contender, setting)
         assert isinstance(method, GradientMethod)
         settings = settings_of(method, setting, seed)
         deltas = new_deltas(self.model, settings)
         base = Fingerprint.of(self.model.weights())
         record = Record.of(method, task.prompts, settings, base)
-        patches: list[UnlearningPatch] = []
 
-        def keep_some(progress: Progress) -> None:
-            if progress.done - method.preparation in keep:
-                patches.append(UnlearningPatch(lora_tensors(deltas), record))
+        def on_progress(progress: Progress) -> None:
+            if progress.loss is not None:
+                look(progress.done - method.preparation, UnlearningPatch(lora_tensors(deltas), record))
 
-        report = Reporter(keep_some, method.preparation + settings.steps)
+        report = Reporter(on_progress, method.preparation + settings.steps)
         fit(self.model, method, self.bank(task, method, settings), deltas, settings, base, report)
-        return patches
+        return UnlearningPatch(lora_tensors(deltas), record)
 
     def bank(self, task: Task, method: GradientMethod, settings: Settings) -> Bank:
         """The latents of a task and seed, drawn once for all methods that train on the same ones."""
@@ -206,11 +235,10 @@ class World:
             self.banks[key] = make_bank(self.model, sources, settings, lambda: None)
         return self.banks[key]
 
-    def forgotten(self, task: Task, patch: UnlearningPatch, strength: float = 1.0) -> float:
+    def forgotten(self, task: Task, drawing: Draw) -> float:
         """UA on the search's pictures."""
         shots = [(prompt, SEARCH_SEED + index) for prompt in task.forget for index in range(task.forget_seeds // 2)]
-        pictures = self.patched(patch, SEARCH_SAMPLING, strength)(shots)
-        ua = accuracies(self.judge, pictures, [prompt for prompt, _ in shots], task.forget).ua
+        ua = accuracies(self.judge, drawing(shots), [prompt for prompt, _ in shots], task.forget).ua
         assert ua is not None
         return ua
 
@@ -221,17 +249,8 @@ class World:
         return self.lpips.distance(self.base[SEARCH_SAMPLING](shots), after).mean().item()
 
     def run(self, task: Task, contender: Contender, setting: dict[str, float], seed: int) -> dict[str, Any]:
-        """All figures of one training seed. Bank, training and solving are timed from nothing."""
-        self.banks.clear()
-        fisher_cache.clear()
-        self.calls = 0
-        began = time.monotonic()
-        with peak_memory() as peak:
-            if contender.trains:
-                [patch] = self.train(task, contender, setting, seed, [int(setting["steps"])])
-            else:
-                patch = self.solve(task, contender, setting)
-        cost = {"seconds": time.monotonic() - began, "network calls": self.calls, **peak}
+        """All figures of one training seed but what it cost."""
+        patch = self.unlearned(task, contender, setting, seed)
         after = remembered(self.patched(patch, SAMPLING))
         result = self.measure(task, self.base[SAMPLING], after)
         assert result.accuracies is not None and result.interval is not None
@@ -248,10 +267,25 @@ class World:
             "Fréchet": alexnet_frechet_distance(self.lpips, self.base[SAMPLING](shots), after(shots)),
             "CLIPScore": self.clip_score(after(shots), shots),
             "CLIPScore of base": self.clip_score(self.base[SAMPLING](shots), shots),
-            **cost,
             "patch MB": sum(tensor.nbytes for tensor in patch.tensors.values()) / 1e6,
             "curve": [self.point(task, patch, strength) for strength in STRENGTHS] if seed == 0 else [],
         }
+
+    def cost(self, task: Task, contender: Contender, setting: dict[str, float]) -> dict[str, Any]:
+        """What unlearning takes from nothing: the bank and Fisher information are made anew."""
+        self.banks.clear()
+        fisher_cache.clear()
+        self.calls = 0
+        with peak_memory() as peak:
+            began = time.monotonic()
+            self.unlearned(task, contender, setting, 0)
+            seconds = time.monotonic() - began
+        return {"seconds": seconds, "network calls": self.calls, **peak}
+
+    def unlearned(self, task: Task, contender: Contender, setting: dict[str, float], seed: int) -> UnlearningPatch:
+        if contender.trains:
+            return self.train(task, contender, setting, seed)
+        return self.solve(task, contender, setting)
 
     def measure(self, task: Task, base: Draw, after: Draw) -> Retention:
         seeds, forget_seeds = range(1000, 1002), range(1000, 1000 + task.forget_seeds)
@@ -273,7 +307,7 @@ class World:
         """The trade-off at a patch strength, on the search's pictures."""
         return {
             "strength": strength,
-            "UA": self.forgotten(task, patch, strength),
+            "UA": self.forgotten(task, self.patched(patch, SEARCH_SAMPLING, strength)),
             "I": self.moved(task, patch, strength),
         }
 
@@ -297,6 +331,10 @@ class World:
                 return draw(self.model, shots, sampling)
 
         return drawing
+
+    def trained(self, sampling: Sampling) -> Draw:
+        """Draws with the model as it is in training."""
+        return lambda shots: draw(self.model, shots, sampling)
 
     def count_call(self, *_: Any) -> None:
         self.calls += 1
@@ -337,6 +375,9 @@ def settings_of(method: Method, setting: dict[str, float], seed: int) -> Setting
 def peak_memory() -> Iterator[dict[str, float]]:
     """Within the context, the process's memory above what it had before, filled in at the end as `peak MB`."""
     process = psutil.Process()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier work has freed counts as the process's own
     before = highest = process.memory_info().rss
     figures: dict[str, float] = {}
     done = threading.Event()

@@ -29,7 +29,7 @@ COLUMNS: dict[str, str] = {  # figure -> how it is printed
 }
 INTRODUCTION = """# What forgetting costs
 
-Written by `python -m benchmarks.integrity` on the shipped model. Each method's setting is the weakest of nine that
+Written by `python -m benchmarks.integrity` on the shipped model. Each method's setting is the weakest of twelve that
 forgets enough: UA of at least 95 %, judged on other pictures than these. A figure is the mean over training seeds, with
 the lowest and highest in brackets where they differ; closed forms draw nothing at random. A method marked * reached
 95 % with none of its settings, so its I is not at equal forgetting.
@@ -38,7 +38,7 @@ UA: share of 48 forget pictures that no longer show the concept. IRA and CRA: sh
 their own label in the forgotten domain and in the other. I: mean LPIPS of the retain pictures, from prompts that were
 not trained on. Fréchet: distance of the retain pictures from the base's, on AlexNet's features. CLIPScore: of the
 retain pictures, by the shipped CLIP model. Seconds, calls of the network and memory above the loaded model are those of
-unlearning from nothing, on a CPU.
+unlearning from nothing, on a CPU with the first training seed.
 
 Pictures: {pictures}. Among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt
 {prompt:.3f}.

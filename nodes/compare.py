@@ -9,12 +9,12 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
-from ..unlearning_core.prompts import check_measured, lines
+from ..unlearning_core.prompts import lines
 from .clip import clip_input, clip_loader
 from .metric import backbone_input, lpips_folders, prompt_inputs
 from .quality import check_fid, fid_input, inception_folders
 from .report import prefix_input, save_report
-from .studio import Studio, device, fresh_input, sampling_inputs, seed_inputs
+from .studio import Plan, Studio, check_prompts, device, fresh_input, sampling_inputs, seed_inputs
 from .types import UnlearningJudge
 
 MODELS = 10
@@ -84,8 +84,7 @@ class CompareMethods(io.ComfyNode):
         from ..unlearning_core.metrics.backbones import check_available
 
         try:
-            if retain_prompts is not None:
-                check_measured(lines(retain_prompts), lines(forget_prompts or ""))
+            check_prompts(retain_prompts, forget_prompts)
             if names is not None:
                 model_names(lines(names), len(models))
             if clip_model is not None:
@@ -118,21 +117,16 @@ class CompareMethods(io.ComfyNode):
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.drawing import shots_of
         from ..unlearning_core.metrics.evaluation import evaluate, leaderboard, report
         from ..unlearning_core.metrics.figures import comparison_sheet, tradeoff_plot
         from ..unlearning_core.metrics.inception import Fid
         from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
 
-        retain, forget = lines(retain_prompts), lines(forget_prompts)
-        check_measured(retain, forget)
+        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
         named = dict(zip(model_names(lines(names), len(models)), models.values(), strict=True))
-        kept, forgotten = range(seed, seed + seeds), range(seed, seed + forget_seeds)
-        shots = shots_of(retain, kept) + shots_of(forget, forgotten)
-        studio = Studio(clip, vae, **sampling, pictures=(1 + len(models)) * len(shots), fresh=fresh_pictures)
+        studio = Studio(clip, vae, **sampling, pictures=(1 + len(models)) * len(plan.shots), fresh=fresh_pictures)
         studio.check(base_model, max(SMALLEST_SIDE["alex"], SMALLEST_SIDE[backbone]))
-        base = studio.cached(base_model)
-        studio.fill(base, shots)
+        base = studio.filled(base_model, plan)
         drawings = {name: studio.cached(model) for name, model in named.items()}
         alexnet = Lpips("alex", lpips_folders(), device())
         evaluations = evaluate(
@@ -140,10 +134,10 @@ class CompareMethods(io.ComfyNode):
             drawings,
             alexnet if backbone == "alex" else Lpips(backbone, lpips_folders(), device()),
             alexnet,
-            retain,
-            forget,
-            kept,
-            forgotten,
+            plan.retain,
+            plan.forget,
+            plan.seeds,
+            plan.forget_seeds,
             studio.settings(base_model),
             judge,
             clip_loader(clip_model)(device()),

@@ -9,10 +9,10 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..unlearning_core.prompts import check_measured, lines
+from ..unlearning_core.prompts import lines
 from .metric import prompt_inputs
 from .report import prefix_input, save_report
-from .studio import Studio, fresh_input, sampling_inputs, seed_inputs
+from .studio import Plan, Studio, check_prompts, fresh_input, sampling_inputs, seed_inputs
 from .types import UnlearningJudge
 
 
@@ -58,8 +58,7 @@ class ForgettingMetric(io.ComfyNode):
         if forget_prompts is not None and not lines(forget_prompts):
             return "forget prompts: empty; write at least one prompt whose concept should be gone, one a line"
         try:
-            if retain_prompts is not None:
-                check_measured(lines(retain_prompts), lines(forget_prompts or ""))
+            check_prompts(retain_prompts, forget_prompts)
         except ValueError as error:
             return str(error)
         return True
@@ -81,20 +80,17 @@ class ForgettingMetric(io.ComfyNode):
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.drawing import BASE, UNLEARNED, shots_of
+        from ..unlearning_core.metrics.drawing import BASE, UNLEARNED
         from ..unlearning_core.metrics.forgetting import tallied
         from ..unlearning_core.metrics.report import accuracy_values
         from ..unlearning_core.metrics.retention import accuracy_figures, span
 
-        retain, forget = lines(retain_prompts), lines(forget_prompts)
-        check_measured(retain, forget)
-        kept, forgotten = range(seed, seed + seeds), range(seed, seed + forget_seeds)
-        shots = shots_of(forget, forgotten) + shots_of(retain, kept)
-        studio = Studio(clip, vae, **sampling, pictures=2 * len(shots), fresh=fresh_pictures)
+        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
+        studio = Studio(clip, vae, **sampling, pictures=2 * len(plan.shots), fresh=fresh_pictures)
         studio.check(base_model, smallest=1)
-        base = tallied(judge, forget, studio.cached(base_model), shots, BASE)
-        unlearned = tallied(judge, forget, studio.cached(unlearned_model), shots, UNLEARNED)
-        seeds_used = {"seeds": span(kept), "forget seeds": span(forgotten)}
+        base = tallied(judge, plan.forget, studio.cached(base_model), plan.shots, BASE)
+        unlearned = tallied(judge, plan.forget, studio.cached(unlearned_model), plan.shots, UNLEARNED)
+        seeds_used = {"seeds": span(plan.seeds), "forget seeds": span(plan.forget_seeds)}
         settings = {**studio.settings(base_model), **seeds_used, "judge": judge.name}
         summary = {"unlearned": asdict(unlearned), "base": asdict(base), "settings": settings}
         rows = [f"| {name} | {value} |" for name, value in accuracy_figures(unlearned, base)]

@@ -11,9 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
-from ..unlearning_core.prompts import check_measured, lines
 from .report import prefix_input, save_report
-from .studio import Studio, device, fresh_input, sampling_inputs, seed_inputs
+from .studio import Plan, Studio, check_prompts, device, fresh_input, sampling_inputs, seed_inputs
 from .types import UnlearningJudge, UnlearningPatch
 
 
@@ -70,8 +69,7 @@ class RetentionMetric(io.ComfyNode):
         from ..unlearning_core.metrics.backbones import check_available
 
         try:
-            if retain_prompts is not None:  # else linked: checked when it runs
-                check_measured(lines(retain_prompts), lines(forget_prompts or ""))
+            check_prompts(retain_prompts, forget_prompts)
             check_available(backbone, lpips_folders())
         except (ValueError, OSError) as error:
             return str(error)
@@ -96,28 +94,22 @@ class RetentionMetric(io.ComfyNode):
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.drawing import shots_of
         from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
         from ..unlearning_core.metrics.report import retention_values
         from ..unlearning_core.metrics.retention import count_shots, measure
 
-        retain, forget = lines(retain_prompts), lines(forget_prompts)
-        check_measured(retain, forget)
-        studio = Studio(
-            clip, vae, **sampling, pictures=count_shots(retain, forget, seeds, forget_seeds), fresh=fresh_pictures
-        )
+        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
+        pictures = count_shots(plan.retain, plan.forget, seeds, forget_seeds)
+        studio = Studio(clip, vae, **sampling, pictures=pictures, fresh=fresh_pictures)
         studio.check(base_model, SMALLEST_SIDE[backbone])
-        base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
-        kept, forgotten = range(seed, seed + seeds), range(seed, seed + forget_seeds)
-        studio.fill(base, shots_of(retain, kept) + shots_of(forget, forgotten))
         result, sheet = measure(
-            base,
-            unlearned,
+            studio.filled(base_model, plan),
+            studio.cached(unlearned_model),
             Lpips(backbone, lpips_folders(), device()),
-            retain,
-            forget,
-            kept,
-            forgotten,
+            plan.retain,
+            plan.forget,
+            plan.seeds,
+            plan.forget_seeds,
             studio.settings(base_model),
             judge,
             studio.bare(base_model),

@@ -10,11 +10,10 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..unlearning_core.prompts import check_measured, lines
 from .clip import clip_input, clip_loader
 from .metric import lpips_folders, prompt_inputs
 from .report import prefix_input, save_report
-from .studio import Studio, device, fresh_input, sampling_inputs, seed_inputs
+from .studio import Plan, Studio, check_prompts, device, fresh_input, sampling_inputs, seed_inputs
 
 
 def fid_input() -> io.Input:
@@ -84,8 +83,7 @@ class CLIPScoreFrechet(io.ComfyNode):
         from ..unlearning_core.metrics.backbones import check_available
 
         try:
-            if retain_prompts is not None:
-                check_measured(lines(retain_prompts), lines(forget_prompts or ""))
+            check_prompts(retain_prompts, forget_prompts)
             if clip_model is not None:
                 clip_loader(clip_model)
             check_fid(fid)
@@ -112,28 +110,22 @@ class CLIPScoreFrechet(io.ComfyNode):
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.drawing import shots_of
         from ..unlearning_core.metrics.inception import Fid
         from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
         from ..unlearning_core.metrics.quality import measure_quality
         from ..unlearning_core.metrics.report import quality_values
 
-        retain, forget = lines(retain_prompts), lines(forget_prompts)
-        check_measured(retain, forget)
-        kept, forgotten = range(seed, seed + seeds), range(seed, seed + forget_seeds)
-        shots = shots_of(retain, kept) + shots_of(forget, forgotten)
-        studio = Studio(clip, vae, **sampling, pictures=2 * len(shots), fresh=fresh_pictures)
+        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
+        studio = Studio(clip, vae, **sampling, pictures=2 * len(plan.shots), fresh=fresh_pictures)
         studio.check(base_model, SMALLEST_SIDE["alex"])
-        base = studio.cached(base_model)
-        studio.fill(base, shots)
         result = measure_quality(
-            base,
+            studio.filled(base_model, plan),
             studio.cached(unlearned_model),
             Lpips("alex", lpips_folders(), device()),
-            retain,
-            forget,
-            kept,
-            forgotten,
+            plan.retain,
+            plan.forget,
+            plan.seeds,
+            plan.forget_seeds,
             studio.settings(base_model),
             clip_loader(clip_model)(device()),
             Fid(inception_folders(), device()) if fid else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,8 +18,9 @@ from comfy.weight_adapter import WeightAdapterBase
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..unlearning_core.metrics.cache import PictureCache, digest
-from ..unlearning_core.metrics.drawing import Draw, Shot, check_size, chunks
+from ..unlearning_core.metrics.cache import PictureCache, digest, tensors
+from ..unlearning_core.metrics.drawing import Draw, Shot, check_size, chunks, shots_of
+from ..unlearning_core.prompts import check_measured, lines
 from .drawing import Drawing
 
 # What of a ModelPatcher changes its pictures, besides the weights.
@@ -62,6 +63,34 @@ def seed_inputs(seeds: int, forget_seeds: int) -> list[io.Input]:
             tooltip="Pictures for each forget prompt, with seeds from `seed` upwards. Range 1 to 1000.",
         ),
     ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a measuring node draws."""
+
+    retain: tuple[str, ...]
+    forget: tuple[str, ...]
+    seeds: range
+    forget_seeds: range
+
+    @classmethod
+    def of(cls, retain_prompts: str, forget_prompts: str, seed: int, seeds: int, forget_seeds: int) -> Plan:
+        """From a node's inputs. Raises ValueError when there is nothing to measure, or a prompt is in both boxes."""
+        retain, forget = lines(retain_prompts), lines(forget_prompts)
+        check_measured(retain, forget)
+        return cls(retain, forget, range(seed, seed + seeds), range(seed, seed + forget_seeds))
+
+    @property
+    def shots(self) -> list[Shot]:
+        """Of one model."""
+        return shots_of(self.retain, self.seeds) + shots_of(self.forget, self.forget_seeds)
+
+
+def check_prompts(retain_prompts: str | None, forget_prompts: str | None) -> None:
+    """Raises ValueError as `Plan.of` does; None is a link, and checked when it runs."""
+    if retain_prompts is not None:
+        check_measured(lines(retain_prompts), lines(forget_prompts or ""))
 
 
 def sampling_inputs() -> list[io.Input]:
@@ -131,10 +160,12 @@ class Studio:
 
         return self._cache.drawing(key_of, self.bare(model))
 
-    def fill(self, draw: Draw, shots: Sequence[Shot]) -> None:
-        """Draws into the cache, one model at a time, so that two models need not change places with each chunk."""
-        for chunk in chunks(shots):
+    def filled(self, model: ModelPatcher, plan: Plan) -> Draw:
+        """`cached` with all of the plan's pictures in the cache, so that two models need not take turns later."""
+        draw = self.cached(model)
+        for chunk in chunks(plan.shots):
             draw(chunk)
+        return draw
 
     def settings(self, model: ModelPatcher) -> dict[str, Any]:
         """How the pictures of `model` are drawn, for a report."""
@@ -186,14 +217,6 @@ def described_value(value: Any) -> Any:
     if isinstance(value, str | int | float | None):
         return value
     return uuid4().hex
-
-
-def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
-    """Every tensor in nested lists and dictionaries, under its place."""
-    if isinstance(value, Tensor):
-        return {name: value}
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return {place: tensor for key, entry in entries for place, tensor in tensors(entry, f"{name}.{key}").items()}
 
 
 def device() -> torch.device:

@@ -34,7 +34,9 @@ class PromptFile(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn evaluate`."""
     whole, share = parser.add_argument_group("what to measure"), parser.add_argument_group("how pictures are drawn")
-    whole.add_argument("--base", type=Path, required=True, help="diffusers pipeline folder of the base model")
+    whole.add_argument(
+        "--base", type=Path, required=True, help="diffusers folder or safetensors file of the base model"
+    )
     whole.add_argument("--patch", type=Path, required=True, action="append", help="patch file; may be repeated")
     whole.add_argument(
         "--prompts", type=Path, required=True, help="text file: one prompt a line, under [retain] and [forget]"
@@ -96,7 +98,7 @@ def evaluate(
     model = DiffusersModel.load(args.base, args.device)
     for patch in patches.values():
         patch.check_base(model.weights(), model.changes())
-    check_size(args.width, args.height, 2 ** (len(model.pipeline.vae.config.block_out_channels) - 1), smallest)
+    check_size(args.width, args.height, model.downscale, smallest)
     sampling = Sampling(args.steps, args.cfg, args.width, args.height)
     cache = PictureCache(cache_folder)
     draws = {name: cached(cache, model, patch, args.strength, sampling) for name, patch in patches.items()}
@@ -197,20 +199,19 @@ def cached(
     """The same through the cache."""
     import torch
 
-    from ..metrics.cache import digest
+    from ..metrics.cache import digest, tensors
 
     key = {
         **sampling.settings(),
-        "weights": digest(model.weights(), model.pipeline.vae.state_dict()),
+        "weights": digest(model.denoiser.state_dict(), model.pipeline.vae.state_dict()),
         "patch": patch and digest(patch.tensors),
         "strength": strength,
-        "prediction type": model.prediction_type,
-        "sigmas": digest({"": model.training_sigmas}),
+        "noise schedule": {name: str(value) for name, value in model.pipeline.scheduler.config.items()},
         "device": str(model.device),
         "torch": torch.__version__,
     }
 
     def key_of(prompt: str) -> dict[str, Any]:
-        return {**key, "cond": digest(*(text.tensors() for text in model.encode([prompt, ""])))}
+        return {**key, "cond": digest(tensors(model.encode([prompt, ""])))}
 
     return cache.drawing(key_of, drawing(model, patch, strength, sampling))

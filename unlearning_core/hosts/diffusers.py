@@ -24,10 +24,6 @@ class Text(NamedTuple):
     tokens: Tensor
     pooled: Tensor | None = None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Its parts by name."""
-        return {name: part for name, part in self._asdict().items() if part is not None}
-
 
 class DiffusersModel(ABC):
     """A `DiffusionModel` over a pipeline; `load` finds the subclass of its family."""

@@ -97,6 +97,14 @@ def digest(*parts: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
+def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
+    """Every tensor in nested lists and dictionaries, under its place."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return {place: tensor for key, entry in entries for place, tensor in tensors(entry, f"{name}.{key}").items()}
+
+
 def quantized(picture: Tensor) -> Tensor:
     """What comes back of a picture in 0..1 after it was stored."""
     return _levels(picture) / LEVELS

@@ -18,6 +18,7 @@ from .sheet import CAPTION, GAP, LABELS, MARGIN
 
 PLOT_INCHES, PLOT_DPI = (6.4, 4.8), 130
 GRID_PROMPTS = 6  # of each kind
+SHARE_LABEL = "UA (higher is better)"
 
 
 def tradeoff_plot(evaluations: Sequence[Evaluation]) -> Tensor:
@@ -51,6 +52,8 @@ def tradeoff_plot(evaluations: Sequence[Evaluation]) -> Tensor:
     axes.set_ylabel(label, fontsize=13)
     axes.tick_params(labelsize=12)
     axes.margins(0.18)
+    if label == SHARE_LABEL:
+        axes.set_ylim(-0.05, 1.15)  # room for a name above 1
     axes.set_xlim(left=-0.1 * axes.get_xlim()[1])  # room for a name beside the axis
     axes.grid(alpha=0.3)
     canvas.draw()
@@ -116,9 +119,9 @@ def _forgetting(evaluations: Sequence[Evaluation]) -> tuple[str, list[float]]:
     shares = [evaluation.retention.unlearning_accuracy for evaluation in evaluations]
     moved = [evaluation.retention.forget_distance for evaluation in evaluations]
     if all(share is not None for share in shares):
-        return "UA: forget pictures without the concept (higher is better)", [share or 0.0 for share in shares]
+        return SHARE_LABEL, [share or 0.0 for share in shares]
     if all(distance is not None for distance in moved):
-        return "forget distance: mean LPIPS (higher is better)", [distance or 0.0 for distance in moved]
+        return "forget distance (higher is better)", [distance or 0.0 for distance in moved]
     return "Fréchet distance (AlexNet features) to the base", [entry.quality.frechet_alexnet for entry in evaluations]
 
 
