@@ -24,6 +24,7 @@ def comfyui_path() -> Path:
 @pytest.fixture(scope="session")
 def server(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[comfyui.Server]:
     """One running ComfyUI with this pack and the tests' own loader, for all tests."""
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000")  # glibc gives freed weights back to the system
     folder = tmp_path_factory.mktemp("comfyui")
     shutil.copytree(Path(__file__).parent / "support" / "small_clip", folder / "custom_nodes" / "small_clip")
     with comfyui.Server(comfyui_path, Path(sys.executable), folder) as running:

@@ -24,6 +24,7 @@ MODEL = PACK / "unlearning_core" / "tiny" / "model"
 def pack(comfyui_path: Path) -> Callable[[str], ModuleType]:
     """Imports a module of the pack by its path in it, the way ComfyUI imports a pack."""
     sys.path.insert(0, str(comfyui_path))  # before the repository, whose `nodes` is not ComfyUI's
+    importlib.import_module("utils.extra_config")  # as main.py does, before ComfyUI's `nodes` puts comfy/utils.py first
     from comfy.cli_args import args
 
     args.cpu = True

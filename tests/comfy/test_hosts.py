@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import checkpoints
 import pipelines
 import pytest
 import torch
@@ -72,11 +73,10 @@ def small_unet(family: str, weights: dict[str, Tensor]) -> Any:
     import comfy.model_patcher
     import comfy.supported_models
     import comfy.utils
-    from checkpoints import UNETS as LAYOUTS
 
     name, shape = UNETS[family]
     small = {"model_channels": 64, "channel_mult": (1, 2), "num_res_blocks": [1, 1], "context_dim": pipelines.WIDTH}
-    config = getattr(comfy.supported_models, name)({**LAYOUTS[family], **small, **shape})
+    config = getattr(comfy.supported_models, name)({**checkpoints.UNETS[family], **small, **shape})
     config.set_inference_dtype(torch.float32, None)
     if family == "sd21":  # ComfyUI finds out by a weight of the full-size network
         config.model_type = lambda state_dict, prefix="": comfy.model_base.ModelType.V_PREDICTION
@@ -233,3 +233,27 @@ class TestHosts:
             kept = kept_bytes(comfy_model, 256, 192, 3)
         assert foretold.activations == pytest.approx(kept, rel=0.15)
         assert foretold.training == 16 * sum(delta.diff.numel() for delta in deltas.values())
+
+
+def test_single_file_is_what_comfyui_loads(pack: Pack, comfyui_path: Path, tmp_path: Path) -> None:
+    """One checkpoint, read by either's own code with its text encoder: the same names, weights and predictions."""
+    import comfy.sd
+
+    checkpoints.write_checkpoint("sd15", tmp_path / "sd15.safetensors")
+    pipelines.write_sd15_config(tmp_path / "config", comfyui_path)
+    host = DiffusersModel.load(tmp_path / "sd15.safetensors", config=tmp_path / "config")
+    with torch.inference_mode():
+        model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(tmp_path / "sd15.safetensors"))
+    with pack("nodes.private").private_copy(model) as private:
+        opened = pack("nodes.model").ComfyModel(private, clip)
+        ours, theirs = opened.weights(), host.weights()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name].flatten(), theirs[name].flatten()) for name in ours)
+        torch.testing.assert_close(predicted(opened, host), predicted(host, host), rtol=1e-4, atol=1e-4)
+
+
+def test_single_file_without_its_configuration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    checkpoints.save(tmp_path / "some.safetensors", {"model.diffusion_model.time_embed.0.weight": torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match=r"model some\.safetensors: the configuration of .* is not on this machine"):
+        DiffusersModel.load(tmp_path / "some.safetensors")

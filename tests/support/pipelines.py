@@ -50,6 +50,43 @@ def make_pipeline(family: str, comfyui: Path) -> DiffusionPipeline:
     return pipeline
 
 
+def write_sd15_config(folder: Path, comfyui: Path) -> None:
+    """The configuration of `checkpoints`' SD1.5, as a pipeline folder without weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(320,),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
+            cross_attention_dim=768,
+            attention_head_dim=8,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        )
+        sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+        text_encoder = CLIPTextModel(CLIPTextConfig(**sizes, bos_token_id=49406, eos_token_id=49407))
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=_clip_tokenizer(comfyui / "comfy"),
+        unet=unet,
+        scheduler=_ddim("epsilon"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_config(folder)
+    for name in ("unet", "vae", "scheduler"):
+        getattr(pipeline, name).save_config(folder / name)
+    text_encoder.config.save_pretrained(folder / "text_encoder")
+    pipeline.tokenizer.save_pretrained(folder / "tokenizer")
+
+
 def _sd15(comfy: Path) -> DiffusionPipeline:
     return _stable_diffusion(comfy, "epsilon", attention_head_dim=8)
 
