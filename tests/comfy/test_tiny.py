@@ -43,6 +43,9 @@ def test_noise_prediction(model: Any, timestep: int) -> None:
     cond = torch.randn(2, 16, 128, generator=generator)
     v = unet(x_t, timestep, cond).sample
 
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([model])  # else patches of its clones may still be in the weights
     sigma = model.model.model_sampling.sigmas[timestep]
     x = x_t / alpha
     x0 = model.model.apply_model(x, sigma.expand(2), c_crossattn=cond)

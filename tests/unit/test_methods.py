@@ -63,7 +63,7 @@ MATRIX = {
     "sa": Row(0.25),
     "ca": Row(0.30),
     "uce": Row(0.05),
-    "nullspace": Row(0.06, {"tolerance": 3e-3}),
+    "nullspace": Row(0.05, {"tolerance": 1e-3, "ridge": 0.1}),
 }
 
 
@@ -225,9 +225,9 @@ def test_fisher_information_is_the_mean_squared_gradient(model: DiffusersModel) 
 
 def test_saddle_meets_its_constraint(model: DiffusersModel) -> None:
     seen: list[Progress] = []
-    settings = short("saddle", steps=120, runs=16, run_steps=20, batch_size=8)
+    settings = short("saddle", steps=200, runs=16, run_steps=20, batch_size=8)
     unlearn(model, METHODS["saddle"](margin=4.0), TASK.prompts, settings, seen.append)
-    tail = [progress.figures for progress in seen[-40:]]
+    tail = [progress.figures for progress in seen[-120:]]  # L_forget of 8 latents scatters
     multipliers = torch.tensor([figures["multiplier"] for figures in tail])
     assert sum(figures["L_forget / tau"] for figures in tail) / len(tail) == pytest.approx(1, abs=0.1)
     assert multipliers.std() < 0.25 * multipliers.mean()
