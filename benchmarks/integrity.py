@@ -2,8 +2,8 @@
 
 On the shipped model: two tasks (an object, a style), every method, three training seeds. A small search, the same for
 all, finds each method's weakest setting that forgets; only that one is compared. Writes docs/integrity.{csv,md}
-and two figures, and keeps
-finished parts under .cache/integrity, so that an interrupted command goes on where it stopped.
+and two figures, and keeps finished parts under .cache/integrity, so that an interrupted command goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +60,8 @@ SEARCH_SEED = 500  # of the search's pictures; the comparison's start at 1000
 ENOUGH = 0.95  # UA at which methods are compared
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
 
-MARGINS = ("margin", (4.0, 8.0, 16.0))  # Saddle's own strength; its learning rate is the middle one of the others
+HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; their learning rate is the middle one
+MARGINS = ("margin", (4.0, 8.0, 16.0))
 LEARNING_RATE = 1e-3
 
 
@@ -82,7 +86,7 @@ class Contender:
 
 
 CONTENDERS = [
-    Contender("OVW", "ovw"),
+    Contender("OVW", "ovw", outer=HELPS),
     Contender("OVW without L_help", "ovw", {"help_weight": 0.0}),
     Contender("Saddle", "saddle", outer=MARGINS),
     Contender("Saddle without L_help", "saddle", {"help_weight": 0.0}, outer=MARGINS),
@@ -100,35 +104,35 @@ CONTENDERS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each method")
-    parser.add_argument("--only", default="", help="run the rows whose name contains this, and write no report")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    start_log()
+    tasks = (object_task(), style_task())
+    with ProcessPoolExecutor(len(tasks), get_context("spawn"), initializer=one_thread) as pool:
+        rows = [row for found in pool.map(partial(compare, seeds=args.seeds), tasks) for row in found]
     world = World()
-    rows = [
-        row
-        for task in (object_task(), style_task())
-        for contender in CONTENDERS
-        if args.only in contender.name
-        for row in compare(world, task, contender, args.seeds)
-    ]
-    scale = kept("scale", world.scale)
-    if not args.only:
-        write_report(
-            rows, scale, {**SAMPLING.settings(), "precision": "float32", "LPIPS backbone": "alex"}, ROOT / "docs"
-        )
+    costs = {(task.name, each.name): world.kept_cost(task, each) for task in tasks for each in CONTENDERS}
+    write_report(
+        [row | costs[row["task"], row["name"]] for row in rows],
+        kept("scale", world.scale),
+        {**SAMPLING.settings(), "precision": "float32", "LPIPS backbone": "alex"},
+        ROOT / "docs",
+    )
 
 
-def compare(world: World, task: Task, contender: Contender, seeds: int) -> list[dict[str, Any]]:
-    """The chosen setting's figures for each training seed, the first with its trade-off curve."""
-    found = kept(f"{task.name} {contender.name} search", lambda: search(world, task, contender))
-    cost = kept(f"{task.name} {contender.name} cost", lambda: world.cost(task, contender, found["setting"]))
-    rows = []
-    for seed in range(seeds if contender.trains else 1):
-        name = f"{task.name} {contender.name} {seed}"
-        figures = kept(name, lambda seed=seed: world.run(task, contender, found["setting"], seed))
-        rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures, **cost})
-        log.info("%s: %s", name, {key: figures[key] for key in ("UA", "I")})
-    return rows
+def start_log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+def one_thread() -> None:
+    """For a process that shares the machine with the other task's."""
+    torch.set_num_threads(1)
+    start_log()
+
+
+def compare(task: Task, seeds: int) -> list[dict[str, Any]]:
+    """Each method's chosen setting and its figures for each training seed, the first with its trade-off curve."""
+    world = World()
+    return [row for contender in CONTENDERS for row in world.rows(task, contender, seeds)]
 
 
 def kept(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -168,12 +172,31 @@ class World:
         self.judge = Judge.load()
         self.clip = Clip.load(SHIPPED_FOLDER)
         self.base = {
-            sampling: remembered(lambda shots, sampling=sampling: draw(self.model, shots, sampling))
+            sampling: remembered(partial(draw, self.model, sampling=sampling))
             for sampling in (SAMPLING, SEARCH_SAMPLING)
         }
+        self.base_again = remembered(partial(draw, self.model, sampling=SAMPLING))
         self.calls = 0
         self.model.denoiser.register_forward_pre_hook(self.count_call)
         self.banks: dict[str, Bank] = {}
+
+    def rows(self, task: Task, contender: Contender, seeds: int) -> list[dict[str, Any]]:
+        """A method's row for each training seed."""
+        found = self.found(task, contender)
+        rows = []
+        for seed in range(seeds if contender.trains else 1):
+            name = f"{task.name} {contender.name} {seed}"
+            figures = kept(name, partial(self.run, task, contender, found["setting"], seed))
+            rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures})
+            log.info("%s: %s", name, {key: figures[key] for key in ("UA", "I")})
+        return rows
+
+    def found(self, task: Task, contender: Contender) -> dict[str, Any]:
+        return kept(f"{task.name} {contender.name} search", lambda: search(self, task, contender))
+
+    def kept_cost(self, task: Task, contender: Contender) -> dict[str, Any]:
+        setting = self.found(task, contender)["setting"]
+        return kept(f"{task.name} {contender.name} cost", lambda: self.cost(task, contender, setting))
 
     def weakest(
         self, task: Task, contender: Contender, group: list[dict[str, float]]
@@ -299,7 +322,7 @@ class World:
             forget_seeds,
             {},
             self.judge,
-            base_again=lambda shots: draw(self.model, shots, SAMPLING),
+            base_again=self.base_again,
         )
         return result
 

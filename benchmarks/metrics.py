@@ -76,17 +76,16 @@ class Bench:
 
         return draw_scaled
 
+    def cached(self, cache: PictureCache, scale: float) -> Draw:
+        return cache.drawing(lambda _: {"scale": scale}, self.scaled(scale))
+
     def measured(self, cache: PictureCache, factor: float, prompts: Sequence[str], seeds: Sequence[int]) -> Retention:
-        base, unlearned = (
-            cache.drawing(lambda _, scale=scale: {"scale": scale}, self.scaled(scale)) for scale in (1.0, factor)
-        )
+        base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
         settings = {"model": "tiny", **self.sampling.settings(), "precision": "float32"}
         return measure(base, unlearned, self.lpips, prompts, [], seeds, seeds, settings, base_again=self.scaled(1.0))[0]
 
     def quality(self, cache: PictureCache, factor: float, clip: Clip) -> Quality:
-        base, unlearned = (
-            cache.drawing(lambda _, scale=scale: {"scale": scale}, self.scaled(scale)) for scale in (1.0, factor)
-        )
+        base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
         return measure_quality(base, unlearned, self.lpips, PROMPTS, [], SEEDS, SEEDS, {}, clip)
 
 

@@ -23,6 +23,7 @@ from unlearning_core.hosts.stable_diffusion import StableDiffusion
 from unlearning_core.memory import kept_bytes, needed
 from unlearning_core.methods import METHODS, GradientMethod
 from unlearning_core.methods.base import Step
+from unlearning_core.methods.esd import Esd
 from unlearning_core.model import noise_prediction, select
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
@@ -121,7 +122,7 @@ def gradients(host: Any, method: GradientMethod) -> dict[str, Tensor]:
     with host.attach(deltas):
         e = noise_prediction(host, batch.x, batch.sigma, batch.conds)
         method.loss(Step(batch, e, None, None)).backward()
-    return {name: delta.diff.grad for name, delta in deltas.items()}
+    return {name: delta.get_parameter("diff").grad for name, delta in deltas.items()}  # type: ignore[misc]
 
 
 def short_patch(host: Any, method: str, rank: int) -> UnlearningPatch:
@@ -202,7 +203,7 @@ class TestHosts:
         hook.remove()
         e_forget = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
         batch = Batch(x, x, sigma, conds, conds, seen[0], seen[1], seen[0])
-        loss = METHODS["esd"](eta=1.0).loss(Step(batch, e_forget, None, None))
+        loss = Esd(eta=1.0).loss(Step(batch, e_forget, None, None))
 
         target = 2 * raw[1] - raw[0]
         s = 0.7
@@ -217,10 +218,10 @@ class TestHosts:
     def test_checkpointing_keeps_less_and_gives_the_same_gradient(self, comfy_model: Any) -> None:
         deltas = new_deltas(comfy_model, SETTINGS)
         plain = needed(comfy_model, deltas, SETTINGS, 4)
-        expected = gradients(comfy_model, METHODS["esd"]())
+        expected = gradients(comfy_model, Esd())
         comfy_model.checkpointing = True
         assert needed(comfy_model, deltas, SETTINGS, 4).activations < plain.activations / 2
-        for name, gradient in gradients(comfy_model, METHODS["esd"]()).items():
+        for name, gradient in gradients(comfy_model, Esd()).items():
             torch.testing.assert_close(
                 gradient, expected[name], rtol=1e-4, atol=1e-4 * float(expected[name].abs().max())
             )
@@ -232,7 +233,7 @@ class TestHosts:
         with comfy_model.attach(deltas):
             kept = kept_bytes(comfy_model, 256, 192, 3)
         assert foretold.activations == pytest.approx(kept, rel=0.15)
-        assert foretold.training == 16 * sum(delta.diff.numel() for delta in deltas.values())
+        assert foretold.training == 16 * sum(delta.get_parameter("diff").numel() for delta in deltas.values())
 
 
 def test_single_file_is_what_comfyui_loads(pack: Pack, comfyui_path: Path, tmp_path: Path) -> None:

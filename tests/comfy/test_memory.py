@@ -100,6 +100,7 @@ def test_what_rounding_leaves_of_a_patch(
     patch = unlearn(host, METHODS["esd"](), Prompts(("a cat face",)), replace(settings, weights="attention"))
     x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     [text] = host.encode(["a cat face"])
+    assert text.pooled is not None
     conds = {"c_crossattn": text.tokens[None], "y": text.pooled[None], "guidance": torch.tensor([3.5])}
     conds = {name: value.expand(2, *value.shape[1:]) for name, value in conds.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from unlearning_core.metrics.drawing import Shot
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 KEY = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
@@ -32,9 +34,14 @@ def drawn(
 
     def draw(patcher: Any = model, prompt: str = "a frog", fresh: bool = False, **changes: Any) -> int:
         asked: list[int] = []
+
+        def counting(shots: Sequence[Shot]) -> Tensor:
+            asked.append(len(shots))
+            return picture()
+
         with torch.inference_mode():
             made = studio.Studio(clip, vae, **(SAMPLING | changes), pictures=1, fresh=fresh)
-            monkeypatch.setattr(made, "bare", lambda patcher: lambda shots: asked.append(len(shots)) or picture())
+            monkeypatch.setattr(made, "bare", lambda patcher: counting)
             made.cached(patcher)([(prompt, 0)])
         return sum(asked)
 

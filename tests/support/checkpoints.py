@@ -147,8 +147,9 @@ def autoencoder(family: str) -> nn.Module:
     from comfy.ldm.models.autoencoder import AutoencoderKL, AutoencodingEngine
 
     modern = family in ("sd3", "flux")
-    options = {"double_z": True, "z_channels": 16 if modern else 4, "resolution": 256, "in_channels": 3, "out_ch": 3}
-    options |= {"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+    options: dict[str, Any] = {"double_z": True, "z_channels": 16 if modern else 4, "resolution": 256}
+    options |= {"in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+    options |= {"attn_resolutions": [], "dropout": 0.0}
     with torch.device("meta"):
         if not modern:
             return AutoencoderKL(ddconfig=options, embed_dim=4)

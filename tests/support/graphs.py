@@ -21,7 +21,7 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 def unlearn(**changes: Any) -> dict[str, Any]:
     """Unlearn Concept on the loader "load", three steps of a method with its default options."""
-    inputs = {
+    inputs: dict[str, Any] = {
         "model": ["load", 0],
         "clip": ["load", 1],
         "forget_prompts": "a cat face",

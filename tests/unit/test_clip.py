@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,17 +65,17 @@ def test_against_torchmetrics(clip: Clip, pictures: Tensor) -> None:
             return clip.embed_prompts([prompts()[index] for index in ids.tolist()])
 
     class Processor:
-        def __call__(self, text: object = None, images: object = None, **options: object) -> dict[str, Tensor]:
+        def __call__(self, text: Any = None, images: Any = None, **options: Any) -> dict[str, Tensor]:
             if images is not None:
-                return {"pixel_values": torch.stack(images).permute(0, 2, 3, 1)}  # type: ignore[arg-type]
-            ids = torch.tensor([prompts().index(line) for line in text])  # type: ignore[union-attr]
+                return {"pixel_values": torch.stack(images).permute(0, 2, 3, 1)}
+            ids = torch.tensor([prompts().index(line) for line in text])
             return {"input_ids": ids, "attention_mask": ids}
 
     some = [0, 20, 40]
     expected = clip_score(
         pictures[some].permute(0, 3, 1, 2),
         [prompts()[index] for index in some],
-        lambda: (Features(), Processor()),  # type: ignore[arg-type]
+        lambda: (Features(), Processor()),
     )
     scores = clip.scores(clip.embed_pictures(pictures[some]), [prompts()[index] for index in some])
     assert scores.mean().item() == pytest.approx(expected.item(), abs=1e-3)

@@ -17,8 +17,10 @@ from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.methods import METHODS, GradientMethod, Method
 from unlearning_core.methods.base import Step, Training
 from unlearning_core.methods.esd import Esd
+from unlearning_core.methods.nullspace import NullSpace
 from unlearning_core.methods.ovw import Ovw
 from unlearning_core.methods.sa import Sa, fisher_information
+from unlearning_core.methods.saddle import Saddle
 from unlearning_core.methods.salun import Salun
 from unlearning_core.methods.uce import Uce
 from unlearning_core.metrics.forgetting import accuracies
@@ -213,29 +215,32 @@ def test_fisher_information_is_the_mean_squared_gradient(model: DiffusersModel) 
     run = training(model, Sa(fisher_samples=2))
     name = next(iter(run.deltas))
     generator = torch.Generator().manual_seed(2)
-    squares = torch.zeros_like(run.deltas[name].change())
+    weight = run.deltas[name].get_parameter("diff")
+    squares = torch.zeros_like(weight)
+    assert run.bank.retain is not None
     with model.attach(run.deltas):
         for _ in range(2):
             one = run.bank.retain.pick(1, generator)
             F.mse_loss(noise_prediction(model, one.x, one.sigma, one.conds), one.noise).backward()
-            squares += run.deltas[name].diff.grad ** 2 / 2
-            run.deltas[name].diff.grad = None
+            assert weight.grad is not None
+            squares += weight.grad**2 / 2
+            weight.grad = None
     torch.testing.assert_close(fisher_information(run, 2)[name], squares)
 
 
 def test_saddle_meets_its_constraint(model: DiffusersModel) -> None:
     seen: list[Progress] = []
     settings = short("saddle", steps=200, runs=16, run_steps=20, batch_size=8)
-    unlearn(model, METHODS["saddle"](margin=4.0), TASK.prompts, settings, seen.append)
+    unlearn(model, Saddle(margin=4.0), TASK.prompts, settings, seen.append)
     tail = [progress.figures for progress in seen[-120:]]  # L_forget of 8 latents scatters
     multipliers = torch.tensor([figures["multiplier"] for figures in tail])
     assert sum(figures["L_forget / tau"] for figures in tail) / len(tail) == pytest.approx(1, abs=0.1)
     assert multipliers.std() < 0.25 * multipliers.mean()
-    assert multipliers.max() < METHODS["saddle"]().most
+    assert multipliers.max() < Saddle().most
 
 
 def text_tokens(model: DiffusersModel, prompts: Sequence[str]) -> dict[str, Tensor]:
-    return {prompt: tokens.double() for prompt, tokens in zip(prompts, model.encode(prompts), strict=True)}
+    return {prompt: text.tokens.double() for prompt, text in zip(prompts, model.encode(prompts), strict=True)}
 
 
 def test_uce_equals_its_equation(model: DiffusersModel) -> None:
@@ -270,7 +275,7 @@ def test_null_space_edit_leaves_the_retain_prompts(model: DiffusersModel) -> Non
 
 def test_null_space_edit_needs_room(model: DiffusersModel) -> None:
     with pytest.raises(ValueError, match="use fewer retain prompts, or raise tolerance"):
-        unlearn(model, METHODS["nullspace"](tolerance=1e-7), TASK.prompts, short("nullspace"))
+        unlearn(model, NullSpace(tolerance=1e-7), TASK.prompts, short("nullspace"))
 
 
 def test_many_concepts_at_once(model: DiffusersModel) -> None:
@@ -295,6 +300,7 @@ def test_forgetting_a_second_concept_keeps_the_first_forgotten(model: DiffusersM
         asked = [prompt(concept, style) for style in STYLES]
         shots = [(text, seed) for text in asked for seed in range(4)]
         verdicts = accuracies(judge, draw(model, shots, SAMPLING), [text for text, _ in shots], asked)
+        assert verdicts.ua is not None
         return verdicts.ua
 
     judge = Judge.load(MODEL / "judge.safetensors")

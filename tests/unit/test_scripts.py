@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import comfyui
 import downloads
@@ -180,7 +180,7 @@ def test_results_are_saved(tmp_path: Path) -> None:
             "messages": [["execution_start", {"timestamp": 1000}], ["execution_success", {"timestamp": 3500}]],
         },
     }
-    results = quickstart.save_results(FakeServer(), entry, tmp_path / "output")
+    results = quickstart.save_results(cast(comfyui.Server, FakeServer()), entry, tmp_path / "output")
     assert results == {**figures, "seconds": 2.5, "patch": str(tmp_path / "output" / "patch.safetensors")}
     assert json.loads(json.dumps(results)) == results
     saved = {path.name: path.read_text() for path in (tmp_path / "output").iterdir()}

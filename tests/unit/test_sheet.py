@@ -69,7 +69,7 @@ def test_every_caption_fits_beside_its_distance() -> None:
 def test_pictures_keep_their_shape(size: tuple[int, int], drawn: tuple[int, int]) -> None:
     """The height and width that the base picture covers."""
     rows, columns = pixels_of(picture_sheet([row(forget=True, size=size)]), RED).nonzero().unbind(1)
-    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == drawn
+    assert [int(place.max() - place.min()) + 1 for place in (rows, columns)] == list(drawn)
 
 
 def test_heat_colours_rise_in_lightness_over_a_fixed_range() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from unlearning_core.metrics.statistics import bootstrap_interval
 
 
-def interval(values: torch.Tensor | list[float], **options: float) -> tuple[float, float]:
+def interval(values: torch.Tensor | list[float], **options: Any) -> tuple[float, float]:
     found = bootstrap_interval(values, **options)
     assert found is not None
     return found

@@ -37,8 +37,9 @@ def test_mypy(tmp_path: Path) -> None:
     comfyui.link_pack(pack)
     folders = [pack / name for name in ("__init__.py", "nodes", "unlearning_core", "scripts")]
     search = os.pathsep.join(str(folder) for folder in (tmp_path, pack / "scripts"))
-    options = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache"]
+    options: list[str | Path] = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache"]
     run("mypy", *options, *folders, folder=tmp_path, MYPYPATH=search)
+    run("mypy", *options, "benchmarks", "tests", MYPYPATH=os.pathsep.join(("scripts", "tests/support")))
 
 
 def test_registry_accepts_pack(tmp_path: Path) -> None:
