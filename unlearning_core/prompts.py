@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,28 @@ DEFAULT_RETAIN = (  # everyday subjects and styles, far from each other
     "a watercolour of a village",
     "a black and white photograph",
 )
+NO_SUBJECT = frozenset(
+    "a an the of in on at by with and to photo photograph picture image portrait painting drawing style".split()
+)
 
 
 def lines(text: str) -> tuple[str, ...]:
     """The prompts of a text box: one a line, without blank lines and outer spaces."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def default_retain(forget: Sequence[str]) -> tuple[str, ...]:
+    """DEFAULT_RETAIN without the prompts that name a subject of a forget prompt, singular or plural."""
+    forgotten = set[str]().union(*map(_subjects, forget))
+    exact = {prompt.casefold() for prompt in forget}
+    return tuple(
+        prompt for prompt in DEFAULT_RETAIN if prompt.casefold() not in exact and not _subjects(prompt) & forgotten
+    )
+
+
+def _subjects(prompt: str) -> set[str]:
+    words = re.findall(r"\w+", prompt.casefold())
+    return {word.removesuffix("s") for word in words if word not in NO_SUBJECT}
 
 
 def check_measured(retain: Sequence[str], forget: Sequence[str]) -> None:
@@ -67,7 +85,7 @@ class Prompts:
     retain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not any(self.forget):
+        if not self.forget or not all(self.forget):
             raise ValueError("forget prompts: empty; write at least one prompt to forget, one a line")
         if len(self.overwrite) not in (1, len(self.forget)):
             raise ValueError(
@@ -87,7 +105,7 @@ class Prompts:
         """From the texts of three boxes, one prompt a line.
 
         A forget line may name its own target, `a cat => a dog`; the others take the overwrite box, which is the empty
-        prompt when it is empty. An empty retain box holds DEFAULT_RETAIN.
+        prompt when it is empty. An empty retain box holds `default_retain`.
         """
         parts = [[side.strip() for side in line.partition(ARROW)] for line in lines(forget)]
         shared = lines(overwrite) or ("",)
@@ -99,9 +117,7 @@ class Prompts:
                 )
             shared = tuple(target if arrow else shared[0] for _, arrow, target in parts)
         forgotten = tuple(prompt for prompt, _, _ in parts)
-        kept = {prompt.casefold() for prompt in forgotten}
-        default = tuple(prompt for prompt in DEFAULT_RETAIN if prompt.casefold() not in kept)
-        return cls(forgotten, shared, lines(retain) or default)
+        return cls(forgotten, shared, lines(retain) or default_retain(forgotten))
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:

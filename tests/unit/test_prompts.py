@@ -9,7 +9,7 @@ import pytest
 
 from unlearning_core.methods import METHODS
 from unlearning_core.model import select
-from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured
+from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured, default_retain
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import held_prompts
 
@@ -31,6 +31,10 @@ def test_a_forget_line_may_name_its_target() -> None:
 def test_empty_retain_box_holds_the_default_set_without_what_is_to_be_forgotten() -> None:
     retain = Prompts.parse("A photo of a dog", "", "").retain
     assert set(DEFAULT_RETAIN) - set(retain) == {"a photo of a dog"}
+    assert set(DEFAULT_RETAIN) - set(default_retain(["black cats", "a painting by Vincent van Gogh"])) == {
+        "a photo of a cat",
+        "a black and white photograph",
+    }
     assert Prompts.parse("a cat", "", "a car").retain == ("a car",)
 
 
@@ -46,6 +50,7 @@ def test_held_prompts_include_empty_prompt_and_targets_once() -> None:
     ("forget", "overwrite", "retain", "message"),
     [
         ("", "", "", "forget prompts: empty"),
+        ("a cat\n=> a dog", "", "", "forget prompts: empty"),
         ("a\nb\nc", "d\ne", "", "2 lines for 3 forget prompts"),
         ("a cat", "", "A CAT", "'A CAT' is a forget prompt too"),
         ("a cat", "A cat", "", "'a cat' would be overwritten by itself"),

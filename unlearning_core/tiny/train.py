@@ -1,4 +1,4 @@
-"""How the shipped model was trained: `python -m unlearning_core.tiny.train --work DIR`, about three hours on two cores.
+"""How the shipped model was trained: `python -m unlearning_core.tiny.train --work DIR`, one to three hours on two cores.
 
 Three stages, resumable from checkpoints in the work folder: the autoencoder (TAESD's architecture), the denoiser with
 its text encoder (v-prediction on Stable Diffusion's noise schedule), and the export to a diffusers folder.
@@ -114,6 +114,7 @@ def to_range(pictures: Tensor) -> Tensor:
 
 def train_autoencoder(pictures: Tensor, work: Path, device: str) -> AutoencoderTiny:
     """L1 on colours and edges; latents are held at zero mean and unit variance, so the scaling factor is 1."""
+    torch.manual_seed(0)
     vae = AutoencoderTiny(latent_channels=4, scaling_factor=1.0, shift_factor=0.0).to(device)
     flat = pictures.flatten(0, 2)
     edge = pictures.shape[-2] - CROP + 1
