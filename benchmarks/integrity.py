@@ -3,7 +3,7 @@
 On the shipped model: two tasks (an object, a style), every method, three training seeds. A small search, the same for
 all, finds each method's weakest setting that forgets; only that one is compared. Writes docs/integrity.{csv,md}
 and two figures, and keeps finished parts under .cache/integrity, so that an interrupted command goes on where it
-stopped.
+stopped. Empty that folder after a change to the code of a method.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def main() -> None:
     costs = {(task.name, each.name): world.kept_cost(task, each) for task in tasks for each in CONTENDERS}
     write_report(
         [row | costs[row["task"], row["name"]] for row in rows],
-        kept("scale", world.scale),
+        kept("scale", world.made_with(), world.scale),
         {**SAMPLING.settings(), "precision": "float32", "LPIPS backbone": "alex"},
         ROOT / "docs",
     )
@@ -135,12 +136,14 @@ def compare(task: Task, seeds: int) -> list[dict[str, Any]]:
     return [row for contender in CONTENDERS for row in world.rows(task, contender, seeds)]
 
 
-def kept(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` gave, from the cache when it is there."""
-    path = CACHE / f"{name.replace(' ', '_')}.json"
+def kept(name: str, made_with: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gave, from the cache when it was made with the same."""
+    path = CACHE / f"{name.replace(' ', '_')}-{sha256(made_with.encode()).hexdigest()[:8]}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(make()))
+        partial_file = path.with_suffix(".partial")
+        partial_file.write_text(json.dumps(make()))
+        partial_file.replace(path)
     return json.loads(path.read_text())
 
 
@@ -179,6 +182,7 @@ class World:
         self.calls = 0
         self.model.denoiser.register_forward_pre_hook(self.count_call)
         self.banks: dict[str, Bank] = {}
+        self.weights = sha256(b"".join(map(Path.read_bytes, sorted(MODEL.rglob("*.safetensors"))))).hexdigest()
 
     def rows(self, task: Task, contender: Contender, seeds: int) -> list[dict[str, Any]]:
         """A method's row for each training seed."""
@@ -186,17 +190,26 @@ class World:
         rows = []
         for seed in range(seeds if contender.trains else 1):
             name = f"{task.name} {contender.name} {seed}"
-            figures = kept(name, partial(self.run, task, contender, found["setting"], seed))
+            figures = kept(name, self.made_with(contender), partial(self.run, task, contender, found["setting"], seed))
             rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures})
             log.info("%s: %s", name, {key: figures[key] for key in ("UA", "I")})
         return rows
 
     def found(self, task: Task, contender: Contender) -> dict[str, Any]:
-        return kept(f"{task.name} {contender.name} search", lambda: search(self, task, contender))
+        name = f"{task.name} {contender.name} search"
+        return kept(name, self.made_with(contender), lambda: search(self, task, contender))
 
     def kept_cost(self, task: Task, contender: Contender) -> dict[str, Any]:
-        setting = self.found(task, contender)["setting"]
-        return kept(f"{task.name} {contender.name} cost", lambda: self.cost(task, contender, setting))
+        name, setting = f"{task.name} {contender.name} cost", self.found(task, contender)["setting"]
+        return kept(name, self.made_with(contender), lambda: self.cost(task, contender, setting))
+
+    def made_with(self, contender: Contender | None = None) -> str:
+        """What figures depend on, besides the code."""
+        shared = [repr(SAMPLING), repr(SEARCH_SAMPLING), repr(ENOUGH), self.weights]
+        if contender is None:
+            return " ".join(shared)
+        method = method_of(contender, {})
+        return " ".join([*shared, repr(contender), repr(method), repr(settings_of(method, {}, 0))])
 
     def weakest(
         self, task: Task, contender: Contender, group: list[dict[str, float]]

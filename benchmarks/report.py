@@ -29,10 +29,11 @@ COLUMNS: dict[str, str] = {  # figure -> how it is printed
 }
 INTRODUCTION = """# What forgetting costs
 
-Written by `python -m benchmarks.integrity` on the shipped model. Each method's setting is the weakest of twelve that
-forgets enough: UA of at least 95 %, judged on other pictures than these. A figure is the mean over training seeds, with
-the lowest and highest in brackets where they differ; closed forms draw nothing at random. A method marked * reached
-95 % with none of its settings, so its I is not at equal forgetting.
+Written by `python -m benchmarks.integrity` on the shipped model. Each method has twelve settings, three groups of four
+from weak to strong; the first of a group with a UA of at least 95 % stands for the group, and of these the one with the
+lowest I is compared. Both are judged with other seeds than those below, of the same prompts. A figure is the mean over
+training seeds, with the lowest and highest in brackets where they differ; closed forms draw nothing at random. A method
+marked * reached 95 % with none of its settings, so its I is not at equal forgetting.
 
 UA: share of 48 forget pictures that no longer show the concept. IRA and CRA: shares of 48 retain pictures that show
 their own label in the forgotten domain and in the other. I: mean LPIPS of the retain pictures, from prompts that were
