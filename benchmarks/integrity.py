@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
@@ -30,11 +29,12 @@ import psutil
 import torch
 from torch import Tensor
 
+from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, method_of, settings_of
 from benchmarks.report import write_report
 from unlearning_core.bank import Bank
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.diffusers import DiffusersModel
-from unlearning_core.methods import METHODS, GradientMethod, Method
+from unlearning_core.methods import GradientMethod
 from unlearning_core.methods.sa import fisher_cache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.drawing import Draw, Shot
@@ -55,51 +55,10 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "integrity"
-SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 SEARCH_SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
 SEARCH_SEED = 500  # of the search's pictures; the comparison's start at 1000
 ENOUGH = 0.95  # UA at which methods are compared
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
-
-HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; their learning rate is the middle one
-MARGINS = ("margin", (4.0, 8.0, 16.0))
-LEARNING_RATE = 1e-3
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A row of the table: a method, and settings of it in three groups, from weak to strong in each."""
-
-    name: str
-    method: str
-    options: dict[str, float] = field(default_factory=dict)
-    outer: tuple[str, tuple[float, ...]] = ("learning_rate", (5e-4, 1e-3, 2e-3))
-    inner: tuple[str, tuple[float, ...]] = ("steps", (25, 50, 100, 200))
-
-    @property
-    def trains(self) -> bool:
-        """Whether one training passes through the settings of a group."""
-        return issubclass(METHODS[self.method], GradientMethod)
-
-    def groups(self) -> list[list[dict[str, float]]]:
-        (outer, values), (inner, others) = self.outer, self.inner
-        return [[{outer: value, inner: other} for other in others] for value in values]
-
-
-CONTENDERS = [
-    Contender("OVW", "ovw", outer=HELPS),
-    Contender("OVW without L_help", "ovw", {"help_weight": 0.0}),
-    Contender("Saddle", "saddle", outer=MARGINS),
-    Contender("Saddle without L_help", "saddle", {"help_weight": 0.0}, outer=MARGINS),
-    Contender("ESD-x", "esd"),
-    Contender("SalUn", "salun"),
-    Contender("SA", "sa"),
-    Contender("CA", "ca"),
-    Contender("UCE", "uce", outer=("retain_weight", (1.0, 0.1, 0.01)), inner=("ridge", (30.0, 10.0, 1.0, 0.1))),
-    Contender(
-        "Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (3.0, 0.3, 0.03, 1e-3))
-    ),
-]
 
 
 def main() -> None:
@@ -386,25 +345,6 @@ def remembered(draw: Draw) -> Draw:
         return torch.stack([pictures[shot] for shot in shots])
 
     return drawing
-
-
-def method_of(contender: Contender, setting: dict[str, float]) -> Method:
-    """The method with the options of its row and of the setting."""
-    kind = METHODS[contender.method]
-    options = {name: setting[name] for name in (spec.name for spec in fields(kind)) if name in setting}
-    return kind(**contender.options, **options)
-
-
-def settings_of(method: Method, setting: dict[str, float], seed: int) -> Settings:
-    """The method's own weights at the shipped model's size."""
-    return Settings(
-        steps=int(setting.get("steps", 1)),
-        learning_rate=setting.get("learning_rate", LEARNING_RATE),
-        seed=seed,
-        width=SAMPLING.width,
-        height=SAMPLING.height,
-        weights=method.weights,
-    )
 
 
 @contextmanager
