@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -11,10 +12,11 @@ import comfy.lora
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from server import PromptServer
 
+from ..unlearning_core.patch import Record, module_of
 from ..unlearning_core.patch import UnlearningPatch as Patch
-from ..unlearning_core.patch import module_of
-from .precision import warn_of_rounding
+from .precision import rounding_warning
 from .types import UnlearningPatch
 from .weights import base_weights, patch_changes
 
@@ -53,7 +55,17 @@ class SaveUnlearningPatch(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        try:
+            if filename_prefix is not None:  # linked: checked when it runs
+                check_prefix(filename_prefix)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, patch: Patch, filename_prefix: str) -> io.NodeOutput:
+        check_prefix(filename_prefix)
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             f"loras/{filename_prefix}", folder_paths.get_output_directory()
         )
@@ -97,6 +109,7 @@ class LoadPatchedModel(io.ComfyNode):
                 io.Model.Output(display_name="MODEL", tooltip="The patched model."),
                 UnlearningPatch.Output(display_name="PATCH", tooltip="The patch as loaded."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -110,7 +123,7 @@ class LoadPatchedModel(io.ComfyNode):
         if path is None:
             return f"patch file {patch_file}: not found in the loras folders; refresh the list (R) and choose again"
         try:
-            Patch.load(Path(path))
+            Record.read(Path(path))
         except ValueError as error:
             return str(error)
         return True
@@ -120,7 +133,23 @@ class LoadPatchedModel(io.ComfyNode):
         patch = Patch.load(Path(folder_paths.get_full_path_or_raise("loras", patch_file)))
         if check_base:
             patch.check_base(base_weights(model), patch_changes(model))
-        return io.NodeOutput(apply_patch(model, patch, strength), patch)
+        patched = apply_patch(model, patch, strength)
+        show(rounding_warning(model, patch, strength) or patch.record.title, cls.hidden.unique_id)
+        return io.NodeOutput(patched, patch)
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises ValueError when the file would not be named, or not be below output/loras."""
+    parts = [part for part in re.split(r"[/\\]", prefix.strip()) if part not in ("", ".")]
+    if not parts:
+        raise ValueError("filename_prefix: empty; write a file name, such as unlearned")
+    if ".." in parts:
+        raise ValueError(f"filename_prefix: {prefix!r} leaves output/loras; write a name or folders without '..'")
+
+
+def show(text: str, node_id: str | None) -> None:
+    """Shows text under the node."""
+    PromptServer.instance.send_progress_text(text, node_id)
 
 
 def apply_patch(model: ModelPatcher, patch: Patch, strength: float) -> ModelPatcher:
@@ -136,7 +165,6 @@ def apply_patch(model: ModelPatcher, patch: Patch, strength: float) -> ModelPatc
             f"patch for {', '.join(patch.record.forget)}: this model has no weight for {len(missing)} of the patch's "
             f"{len(patch.tensors)} tensors, such as {missing[0]}; load the base model that the patch was made for"
         )
-    warn_of_rounding(model, patch.changes(), strength)
     patched = model.clone()
     applied: dict[str, Applied] = dict(patched.get_attachment(ATTACHMENT) or {})
     before = applied.pop(patch.digest, Applied({}, 0.0))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import comfy.float
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
+from ..unlearning_core.patch import UnlearningPatch as Patch
+from ..unlearning_core.patch import spread
 from .weights import patch_places
 
 log = logging.getLogger(__name__)
+ROWS = 16  # of each changed weight that are looked at
 LEAST_KEPT = 0.8
 MOST_NOISE = 8.0  # random, so that it averages out in the outputs: there it is a fifth of the patch's effect or so
 
@@ -30,27 +31,30 @@ class Rounding(NamedTuple):
         return self.kept < LEAST_KEPT or self.noise > MOST_NOISE
 
 
-def warn_of_rounding(model: ModelPatcher, changes: Mapping[str, Tensor], strength: float) -> None:
-    """Logs what rounding leaves of the changes when that is not most of them."""
-    rounding = after_rounding(model, changes, strength)
-    if rounding.harms:
-        log.warning(
-            "Unlearn: the base is stored in %s, whose rounding keeps %.0f %% of this patch and adds %.1f times its "
-            "size in noise. Load the base in a higher precision, or train longer or at a higher learning rate.",
-            str(model.model_dtype()).removeprefix("torch."),
-            100 * rounding.kept,
-            rounding.noise,
-        )
+def rounding_warning(model: ModelPatcher, patch: Patch, strength: float) -> str | None:
+    """What rounding leaves of a patch on `model`, when that is not most of it; also in the log."""
+    if strength == 0 or model.model_dtype() == torch.float32:
+        return None
+    rounding = after_rounding(model, patch, strength)
+    if not rounding.harms:
+        return None
+    warning = (
+        f"The base is stored in {str(model.model_dtype()).removeprefix('torch.')}, whose rounding keeps "
+        f"{rounding.kept:.0%} of this patch and adds {rounding.noise:.1f} times its size in noise. Load the base in a "
+        "higher precision, or train longer or at a higher learning rate."
+    )
+    log.warning("Unlearn: %s", warning)
+    return warning
 
 
 @torch.no_grad()
-def after_rounding(model: ModelPatcher, changes: Mapping[str, Tensor], strength: float) -> Rounding:
-    """Over all changed weights, rounded as ComfyUI does when it loads the patched model."""
+def after_rounding(model: ModelPatcher, patch: Patch, strength: float) -> Rounding:
+    """Over some rows of all changed weights, rounded as ComfyUI does when it loads the patched model."""
     places, originals = patch_places(model), model.get_key_patches("diffusion_model.")
     along = across = size = 0.0
-    for name, change in changes.items():
+    for name, change in patch.changes(ROWS).items():
         place = places[name]
-        stored = place.of(originals[place.key][0][0]).cpu()
+        stored = spread(place.of(originals[place.key][0][0]), ROWS).cpu()
         if stored.dtype == torch.float32:
             continue
         scaled = strength * change.double()

@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 
@@ -55,6 +55,8 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
         # Copies, because FLUX changes its inputs in place.
         return forward(*tree_map_only(Tensor, Tensor.clone, args), **tree_map_only(Tensor, Tensor.clone, kwargs))
 
+    # ComfyUI writes each block's number into one dictionary: this block's own copy is what is computed with twice.
+    args, kwargs = tree_map(lambda leaf: leaf, (args, kwargs))
     return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 

@@ -9,16 +9,16 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import io
-from server import PromptServer
 
-from ..unlearning_core.methods import METHODS
+from ..unlearning_core.methods import METHODS, Method
 from ..unlearning_core.model import SELECTIONS
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts
 from ..unlearning_core.train import Progress, Settings
-from ..unlearning_core.unlearn import Pictures, unlearn
+from ..unlearning_core.unlearn import Pictures, all_prompts, check_settings, unlearn
 from .memory import make_room
 from .model import ComfyModel
-from .patches import apply_patch
+from .patches import apply_patch, show
+from .precision import rounding_warning
 from .private import private_copy
 from .types import UnlearningPatch
 
@@ -88,6 +88,7 @@ class UnlearnConcept(io.ComfyNode):
                     "not_cross_attention ESD-u, all ESD-all. Closed forms need text_projections, their default.",
                 ),
                 number_input(SETTINGS["rank"]),
+                number_input(SETTINGS["alpha"], advanced=True),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -129,13 +130,17 @@ class UnlearnConcept(io.ComfyNode):
         forget_prompts: str | None = None,
         overwrite_prompt: str | None = None,
         retain_prompts: str | None = None,
+        weights: str | None = None,
+        rank: int | None = None,
     ) -> bool | str:
         if method is None:  # ComfyUI leaves out a choice that it does not know
             return f"method: unknown; choose one of {', '.join(METHODS)}"
-        if forget_prompts is None:  # linked: checked when it runs
-            return True
         try:
-            Prompts.parse(forget_prompts, overwrite_prompt or "", retain_prompts or "")
+            # What is None is linked: checked when it runs.
+            if forget_prompts is not None:
+                Prompts.parse(forget_prompts, overwrite_prompt or "", retain_prompts or "")
+            kind = METHODS[method["method"]]
+            check_settings(kind(), settings_of(kind, weights or METHOD_DEFAULT, rank=rank or 0))
         except ValueError as error:
             return str(error)
         return True
@@ -157,7 +162,8 @@ class UnlearnConcept(io.ComfyNode):
         prompts = Prompts.parse(forget_prompts, overwrite_prompt, retain_prompts)
         kind = METHODS[method["method"]]
         objective = kind(**{key: value for key, value in method.items() if key != "method"})
-        chosen = Settings(weights=kind.weights if weights == METHOD_DEFAULT else weights, **settings)
+        chosen = settings_of(kind, weights, **settings)
+        check_settings(objective, chosen)
         bar = comfy.utils.ProgressBar(1)
 
         def on_progress(progress: Progress) -> None:
@@ -166,14 +172,22 @@ class UnlearnConcept(io.ComfyNode):
             if progress.loss is not None:
                 figures = {"loss": progress.loss, **progress.figures}
                 text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+                show(text, cls.hidden.unique_id)
 
         with torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
             host = ComfyModel(private, clip)
-            make_room(host, objective, chosen)
+            make_room(host, objective, chosen, all_prompts(prompts))
             pictures = Pictures(*(samples(host, latents) for latents in (forget_latents, retain_latents)))
             patch = unlearn(host, objective, prompts, chosen, on_progress, pictures)
+        warning = rounding_warning(model, patch, 1.0)
+        if warning:
+            show(warning, cls.hidden.unique_id)
         return io.NodeOutput(apply_patch(model, patch, 1.0), patch)
+
+
+def settings_of(kind: type[Method], weights: str, **settings: Any) -> Settings:
+    """The widgets' values. Raises ValueError for one out of its range."""
+    return Settings(weights=kind.weights if weights == METHOD_DEFAULT else weights, **settings)
 
 
 def samples(model: ComfyModel, latents: dict[str, Any] | None) -> torch.Tensor | None:

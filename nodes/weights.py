@@ -11,7 +11,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-TRANSFORMER = "transformer."
+from ..unlearning_core.names import TRANSFORMER, unet_name
 
 
 class Place(NamedTuple):
@@ -49,7 +49,7 @@ def patch_places(model: ModelPatcher) -> dict[str, Place]:
     # Of several names the first in the alphabet: U-Nets call label_emb add_embedding, but for the rare unCLIP.
     unet = {f"diffusion_model.{key}": name for name, key in sorted(_unet_names(model).items(), reverse=True)}
     if unet:
-        return {_unet_name(unet[key]): Place(key) for key in keys if key in unet}
+        return {unet_name(unet[key]): Place(key) for key in keys if key in unet}
     fused = _transformer_places(model)
     if fused:
         known = set(keys)
@@ -83,12 +83,6 @@ def _can_change(model: ModelPatcher, key: str) -> bool:
 def _unet_names(model: ModelPatcher) -> dict[str, str]:
     names: dict[str, str] = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
     return names
-
-
-def _unet_name(name: str) -> str:
-    """`down_blocks.0.….to_k.weight` -> `lora_unet_down_blocks_0_…_to_k.weight`."""
-    module, _, kind = name.rpartition(".")
-    return f"lora_unet_{module.replace('.', '_')}.{kind}"
 
 
 def _transformer_places(model: ModelPatcher) -> dict[str, Place]:

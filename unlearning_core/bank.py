@@ -17,7 +17,9 @@ from torch import Tensor
 
 from .model import Cond, DiffusionModel, noise_prediction
 
-BATCH = 16  # runs sampled together
+BATCH = 16  # most runs that are sampled together
+PIXELS = BATCH * 512**2  # and most pixels
+SEEDS = 2**64  # how many there are
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """N runs of latents and noise predictions [N, steps, C, H, W] at sigma [steps], with their pictures x0 [N, ...]."""
+    """N runs of latents and noise predictions [N, steps, C, H, W] at sigma [steps], with their pictures x0 [N, ...].
+
+    sigma is on the model's device, where `pick` moves its latents; the others are large and stay on the CPU.
+    """
 
     runs: list[Run]
     x: Tensor
@@ -78,9 +83,10 @@ class Trajectories:
         """`count` latents at random runs and steps."""
         run = torch.randint(len(self.conds), (count,), generator=generator)
         step = torch.randint(len(self.sigma), (count,), generator=generator)
+        device = self.sigma.device
         stacks = (self.x, self.e_cond, self.e_uncond, self.e_overwrite)
-        x, e_cond, e_uncond, e_overwrite = (stack[run.to(stack.device), step.to(stack.device)] for stack in stacks)
-        x0, sigma = self.x0[run.to(self.x0.device)], self.sigma[step.to(self.sigma.device)]
+        x, e_cond, e_uncond, e_overwrite = (stack[run, step].to(device) for stack in stacks)
+        x0, sigma = self.x0[run].to(device), self.sigma[step.to(device)]
         conds, overwrites = ([stack[index] for index in run.tolist()] for stack in (self.conds, self.overwrites))
         return Batch(x, x0, sigma, conds, overwrites, e_cond, e_uncond, e_overwrite)
 
@@ -101,14 +107,14 @@ def forget_runs(pairs: Sequence[tuple[str, str]], least: int, seed: int, guides:
     runs = []
     for index in range(max(-(-least // len(guides)), len(pairs))):
         pair = pairs[index % len(pairs)]
-        runs += [Run(*pair, pair[guide], seed + index) for guide in guides]
+        runs += [Run(*pair, pair[guide], (seed + index) % SEEDS) for guide in guides]
     return runs
 
 
 def retain_runs(prompts: Sequence[str], least: int, seed: int) -> list[Run]:
     """At least `least` runs over the prompts to hold, each its own target."""
     chosen = [prompts[index % len(prompts)] for index in range(max(least, len(prompts)))]
-    return [Run(prompt, prompt, prompt, seed + index) for index, prompt in enumerate(chosen)]
+    return [Run(prompt, prompt, prompt, (seed + index) % SEEDS) for index, prompt in enumerate(chosen)]
 
 
 @torch.no_grad()
@@ -120,12 +126,14 @@ def sample_trajectories(
     steps: int = 20,
     cfg: float = 3.0,
     on_step: Callable[[], None] = lambda: None,
+    at_once: int = BATCH,
 ) -> Trajectories:
     """Samples the runs with Euler's method at guidance scale `cfg` and keeps every step.
 
-    width and height are in pixels; on_step is called `trajectory_calls(runs, steps)` times.
+    width and height are in pixels; on_step is called `trajectory_calls(runs, steps, at_once)` times.
     """
-    return _join_parts([_sample_batch(model, part, width, height, steps, cfg, on_step) for part in _parts(runs)])
+    parts = _parts(runs, at_once)
+    return _join_parts([_sample_batch(model, part, width, height, steps, cfg, on_step) for part in parts])
 
 
 @torch.no_grad()
@@ -135,19 +143,24 @@ def noised_trajectories(
     pictures: Tensor,
     steps: int = 20,
     on_step: Callable[[], None] = lambda: None,
+    at_once: int = BATCH,
 ) -> Trajectories:
     """Each run's picture, a clean latent of `pictures` [N, C, H, W], at `steps` noise levels with its run's noise.
 
-    on_step is called `trajectory_calls(runs, steps)` times.
+    on_step is called `trajectory_calls(runs, steps, at_once)` times.
     """
-    latents = pictures.to(model.device).split(BATCH)
-    parts = zip(_parts(runs), latents, strict=True)
-    return _join_parts([_noise_batch(model, part, x0, steps, on_step) for part, x0 in parts])
+    parts = zip(_parts(runs, at_once), pictures.split(at_once), strict=True)
+    return _join_parts([_noise_batch(model, part, x0.to(model.device), steps, on_step) for part, x0 in parts])
 
 
-def trajectory_calls(runs: Sequence[Run], steps: int) -> int:
+def trajectory_calls(runs: Sequence[Run], steps: int, at_once: int) -> int:
     """How often the two functions above report a step."""
-    return -(-len(runs) // BATCH) * steps
+    return len(_parts(runs, at_once)) * steps
+
+
+def runs_at_once(width: int, height: int) -> int:
+    """How many runs of pictures of this size in pixels are sampled together."""
+    return min(BATCH, max(1, PIXELS // (width * height)))
 
 
 class _Predictions(NamedTuple):
@@ -156,6 +169,10 @@ class _Predictions(NamedTuple):
     e_cond: Tensor
     e_uncond: Tensor
     e_overwrite: Tensor
+
+    def cpu(self) -> _Predictions:
+        """On the CPU."""
+        return _Predictions(*(e.cpu() for e in self))
 
 
 class _Teacher:
@@ -195,8 +212,8 @@ def _sample_batch(
     latents, predictions = [], []
     for sigma, sigma_next in pairwise(sigmas):
         e = teacher(x, sigma)
-        latents.append(x)
-        predictions.append(e)
+        latents.append(x.cpu())
+        predictions.append(e.cpu())
         guide = torch.where(guide_mask, e.e_overwrite, e.e_cond)
         x = x + (sigma_next - sigma) * (e.e_uncond + cfg * (guide - e.e_uncond))
         on_step()
@@ -213,8 +230,8 @@ def _noise_batch(
     for sigma in sigmas:
         noise = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
         x = model.noised(x0, noise.to(x0), sigma.expand(len(x0)))
-        latents.append(x)
-        predictions.append(teacher(x, sigma))
+        latents.append(x.cpu())
+        predictions.append(teacher(x, sigma).cpu())
         on_step()
     return _stack_steps(runs, teacher, sigmas, x0, latents, predictions)
 
@@ -229,11 +246,11 @@ def _stack_steps(
 ) -> Trajectories:
     e_cond, e_uncond, e_overwrite = (torch.stack(column, dim=1) for column in zip(*predictions, strict=True))
     x = torch.stack(latents, dim=1)
-    return Trajectories(runs, x, x0, sigma, teacher.conds, teacher.overwrites, e_cond, e_uncond, e_overwrite)
+    return Trajectories(runs, x, x0.cpu(), sigma, teacher.conds, teacher.overwrites, e_cond, e_uncond, e_overwrite)
 
 
-def _parts(runs: Sequence[Run]) -> list[list[Run]]:
-    return [list(runs[start : start + BATCH]) for start in range(0, len(runs), BATCH)]
+def _parts(runs: Sequence[Run], at_once: int) -> list[list[Run]]:
+    return [list(runs[start : start + at_once]) for start in range(0, len(runs), at_once)]
 
 
 def _join_parts(parts: Sequence[Trajectories]) -> Trajectories:

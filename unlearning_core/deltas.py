@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-PEFT = "transformer."  # diffusers reads names with this prefix in peft's style only, without alpha
+from .names import TRANSFORMER
 
 
 class FullDelta(nn.Module):
@@ -24,30 +24,49 @@ class FullDelta(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return weight + self.diff.to(weight)
 
+    def train_only(self, mask: Tensor) -> None:
+        """Leaves the elements outside the mask, of the weight's shape, as they are."""
+        # Adam never moves a parameter whose gradient was always exactly zero.
+        self.diff.register_hook(mask.mul)
+
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Under LoRA-file keys."""
         return full_tensors(name, self.diff)
 
 
 class LowRankDelta(nn.Module):
-    """`weight + up @ down` (LoRA, Hu et al. 2021) with alpha equal to the rank, so strength 1 is the trained change."""
+    """`weight + scale * up @ down` (LoRA, Hu et al. 2021); strength 1 is the trained change."""
 
-    def __init__(self, weight: Tensor, rank: int, device: torch.device, generator: torch.Generator) -> None:
+    def __init__(
+        self, weight: Tensor, rank: int, device: torch.device, generator: torch.Generator, scale: float = 1.0
+    ) -> None:
         super().__init__()
+        self.scale = scale
+        self.mask: Tensor | None = None
         down = torch.randn(rank, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, *[1] * (weight.ndim - 2), device=device))
 
     def change(self) -> Tensor:
         """What it adds to the weight."""
-        return low_rank_product(self.up, self.down)
+        change = self.scale * low_rank_product(self.up, self.down)
+        if self.mask is not None and change.requires_grad:
+            change.register_hook(self.mask.mul)
+        return change
+
+    def train_only(self, mask: Tensor) -> None:
+        """Only the gradient of the masked elements, of the weight's shape, reaches the factors.
+
+        Their product changes elements outside the mask too.
+        """
+        self.mask = mask
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight + self.change().to(weight)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Under LoRA-file keys."""
-        return low_rank_tensors(name, self.up, self.down)
+        return low_rank_tensors(name, self.up, self.down, self.scale)
 
 
 Delta = FullDelta | LowRankDelta
@@ -64,20 +83,22 @@ def full_tensors(name: str, change: Tensor) -> dict[str, Tensor]:
     return {f"{module}.{'diff' if kind == 'weight' else 'diff_b'}": change}
 
 
-def low_rank_tensors(name: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
-    """The change `low_rank_product(up, down)` of a weight under LoRA-file keys.
+def low_rank_tensors(name: str, up: Tensor, down: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
+    """The change `scale * low_rank_product(up, down)` of a weight under LoRA-file keys.
 
-    peft's `.lora_B.weight` and `.lora_A.weight` for diffusers' transformers, else kohya's `.lora_up.weight`,
-    `.lora_down.weight` and `.alpha`.
+    peft's `.lora_B.weight`, with the scale in it, and `.lora_A.weight` for diffusers' transformers, else kohya's
+    `.lora_up.weight`, `.lora_down.weight` and `.alpha`.
     """
     module = name.removesuffix(".weight")
-    if name.startswith(PEFT):
-        return {f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down}
-    alpha = torch.tensor(float(len(down)))
+    if name.startswith(TRANSFORMER):
+        return {f"{module}.lora_B.weight": scale * up, f"{module}.lora_A.weight": down}
+    alpha = torch.tensor(scale * len(down))
     return {f"{module}.lora_up.weight": up, f"{module}.lora_down.weight": down, f"{module}.alpha": alpha}
 
 
-def make_deltas(weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device) -> dict[str, Delta]:
+def make_deltas(
+    weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device, scale: float = 1.0
+) -> dict[str, Delta]:
     """Zero deltas on `device` for `weights`: full ones for rank 0, else LoRA pairs for those that are matrices.
 
     Raises ValueError when rank > 0 and none of the weights is a matrix.
@@ -89,6 +110,6 @@ def make_deltas(weights: Mapping[str, Tensor], rank: int, seed: int, device: tor
     if not matrices:
         raise ValueError("rank: the selected weights are all vectors, which have no low rank; set rank to 0")
     return {
-        name: LowRankDelta(weight, min(rank, weight.shape[0], weight[0].numel()), device, generator)
+        name: LowRankDelta(weight, min(rank, weight.shape[0], weight[0].numel()), device, generator, scale)
         for name, weight in matrices.items()
     }

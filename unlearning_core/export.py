@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -70,17 +73,28 @@ def picture_error(
 
 
 def merge(model: DiffusersModel, patch: UnlearningPatch, strength: float, folder: Path) -> None:
-    """Writes the pipeline with the patch in its weights as a diffusers folder.
+    """Writes the pipeline with the patch in its weights as a diffusers folder, in one move.
 
     Raises ValueError when there is something at `folder` already, or the patch was made for another base.
     """
+    check_new(folder)
+    patch.check_base(model.weights(), model.changes())
+    partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
+    try:
+        with model.patched(patch, strength):
+            model.pipeline.save_pretrained(partial)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_new(folder: Path) -> None:
+    """Raises ValueError when there is something at `folder` already."""
     if folder.exists():
         raise ValueError(f"{folder}: is there already; name a new folder")
-    patch.check_base(model.weights(), model.changes())
-    with model.patched(patch, strength):
-        model.pipeline.save_pretrained(folder)
 
 
 def _with(patch: UnlearningPatch, tensors: list[dict[str, Tensor]], rank: int) -> UnlearningPatch:
-    record = replace(patch.record, settings={**patch.record.settings, "rank": rank}, integrity=None)
+    settings = {**patch.record.settings, "rank": rank, "alpha": 0.0}
+    record = replace(patch.record, settings=settings, integrity=None)
     return UnlearningPatch({key: tensor for part in tensors for key, tensor in part.items()}, record)

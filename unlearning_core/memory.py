@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from .deltas import Delta
+from .methods import GradientMethod
 from .model import DiffusionModel, noise_prediction
 from .train import Settings
 
@@ -22,7 +24,7 @@ class Need:
     """Bytes on the device."""
 
     weights: int  # of the model's copy, which is there already
-    training: int  # of deltas, gradients and optimizer
+    training: int  # of deltas, gradients, optimizer and what the method holds
     activations: int  # that one step keeps for backward
 
     @property
@@ -39,19 +41,23 @@ class Need:
         if self.extra <= free:
             return
         advice = ["rank 8"] if settings.rank == 0 else []
-        if settings.weights != "cross_attention_kv":
+        if settings.weights not in ("cross_attention_kv", "text_projections"):
             advice.append("cross_attention_kv")
         if self.activations > self.training or not advice:
-            advice = ["a smaller batch_size", "a smaller width and height", *advice]
+            smaller = ["a smaller batch_size"] if settings.batch_size > 1 else []
+            advice = [*smaller, "a smaller width and height", *advice]
         raise ValueError(
             f"memory: Unlearn needs about {self.total / GB:.1f} GB, {(free + self.weights) / GB:.1f} GB are free: "
             f"choose {' or '.join(advice)}"
         )
 
 
-def needed(model: DiffusionModel, deltas: Mapping[str, Delta], settings: Settings, latents: int) -> Need:
-    """What a step on `latents` latents of the settings' size needs, from three small forward passes."""
-    parameters = [parameter for delta in deltas.values() for parameter in delta.parameters()]
+def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, Delta], settings: Settings) -> Need:
+    """What training needs at its peak, from three small forward passes."""
+    latents = (2 if method.needs_retain else 1) * settings.batch_size
+    parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
+    weights = model.weights()
+    numbers = sum(weights[name].numel() for name in deltas)
     with model.attach(deltas):
         one, two, larger = (
             kept_bytes(model, *sample) for sample in ((SIDE, SIDE, 1), (SIDE, SIDE, 2), (2 * SIDE, SIDE, 1))
@@ -61,30 +67,30 @@ def needed(model: DiffusionModel, deltas: Mapping[str, Delta], settings: Setting
     once = one - (two - one)  # changed weights
     activations = once + latents * (text + pixel * settings.width * settings.height)
     return Need(
-        weights=sum(weight.nbytes for weight in model.weights().values()),
-        training=OPTIMIZER * sum(parameter.nbytes for parameter in parameters),
+        weights=sum(weight.nbytes for weight in weights.values()),
+        training=max(OPTIMIZER * parameters + method.prepared * numbers, parameters + method.preparing * numbers),
         activations=int(activations),
     )
 
 
 def kept_bytes(model: DiffusionModel, width: int, height: int, latents: int) -> int:
     """What a forward pass at this size keeps for backward, beside the model's weights."""
-    own = {weight.untyped_storage().data_ptr() for weight in model.weights().values()}
-    sizes: dict[int, int] = {}
+    own = {StorageWeakRef(weight.untyped_storage()) for weight in model.weights().values()}
+    sizes: dict[StorageWeakRef, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def note(tensor: Tensor) -> None:
+        # Only the size is kept, so that this pass needs little itself. A weak reference's identity is not used again.
+        storage = StorageWeakRef(tensor.untyped_storage())
+        if storage not in own:
+            sizes[storage] = tensor.untyped_storage().nbytes()
 
     x = model.noise([0] * latents, width, height)
     sigma = model.sigmas(1)[:1].expand(latents)
-    with torch.autograd.graph.saved_tensors_hooks(keep, _as_it_is):
-        e = noise_prediction(model, x, sigma, model.encode([""] * latents))
-    del e
+    conds = model.encode([""] * latents)
+    with torch.autograd.graph.saved_tensors_hooks(note, _never_asked_for):
+        noise_prediction(model, x, sigma, conds)
     return sum(sizes.values())
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
+def _never_asked_for(noted: None) -> Tensor:
+    raise AssertionError("no backward follows")

@@ -95,8 +95,14 @@ def select(names: Sequence[str], selection: str) -> list[str]:
 
     Raises ValueError when the model has no such weights.
     """
-    pattern = re.compile(SELECTIONS[selection])
-    chosen = sorted(name for name in names if pattern.search("_" + name.replace(".", "_")))
+    chosen = matching(names, selection)
     if not chosen:
-        raise ValueError(f"weights to train: this model has no {selection!r} weights; choose 'attention' or 'all'")
+        others = ", ".join(other for other in SELECTIONS if matching(names, other))
+        raise ValueError(f"weights: this model has no {selection} weights; choose one of {others}")
     return chosen
+
+
+def matching(names: Sequence[str], selection: str) -> list[str]:
+    """As `select`, or none."""
+    pattern = re.compile(SELECTIONS[selection])
+    return sorted(name for name in names if pattern.search("_" + name.replace(".", "_")))

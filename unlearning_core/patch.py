@@ -6,7 +6,8 @@ import json
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -60,14 +61,37 @@ class Record:
             versions={"unlearning": __version__, "torch": torch.__version__},
         )
 
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """From a patch file's header alone.
+
+        Raises ValueError when it is no safetensors file, is cut short, or was not made by this project or version.
+        """
+        with _opened(path) as file:
+            metadata = file.metadata() or {}
+        if KEY not in metadata:
+            raise ValueError(
+                f"patch file {path.name}: it holds no unlearning record; for other LoRA files use the LoRA loader"
+            )
+        try:
+            return cls.from_json(metadata[KEY])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"patch file {path.name}: its record was made by another version of this pack, or damaged ({error!r})"
+            ) from error
+
+    @property
+    def title(self) -> str:
+        """What the patch is, in a few words."""
+        return f"{self.method} forgets {', '.join(self.forget)}"
+
     def to_metadata(self) -> dict[str, str]:
         """The header: this record as JSON, and the modelspec keys that other tools show."""
-        forgotten = ", ".join(self.forget)
         return {
             KEY: json.dumps(asdict(self), sort_keys=True),
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.title": f"{self.method} forgets {forgotten}"[:200],
-            "modelspec.description": f"Unlearning patch: {self.method}, forgets {forgotten}",
+            "modelspec.title": self.title[:200],
+            "modelspec.description": f"Unlearning patch: {self.method}, forgets {', '.join(self.forget)}",
             "modelspec.implementation": "comfyui-unlearning",
         }
 
@@ -96,36 +120,30 @@ class UnlearningPatch:
 
     @classmethod
     def load(cls, path: Path) -> UnlearningPatch:
-        """Reads a file that `save` wrote.
+        """Reads a file that `save` wrote. Raises ValueError as `Record.read`."""
+        record = Record.read(path)
+        with _opened(path) as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return cls(tensors, record)
 
-        Raises ValueError when it is no safetensors file, is cut short, or was not made by this project.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"patch file {path.name}: {_what_is_wrong(path)} ({error})") from error
-        if KEY not in metadata:
-            raise ValueError(
-                f"patch file {path.name}: it holds no unlearning record; for other LoRA files use the LoRA loader"
-            )
-        return cls(tensors, Record.from_json(metadata[KEY]))
+    def changes(self, rows: int | None = None) -> dict[str, Tensor]:
+        """The full change of each weight at strength 1, under its patch name; or `rows` of it, as `spread` takes."""
 
-    def changes(self) -> dict[str, Tensor]:
-        """The full change of each weight at strength 1, under its patch name."""
+        def part(tensor: Tensor) -> Tensor:
+            return tensor if rows is None else spread(tensor, rows)
+
         changes = {}
         for key, tensor in self.tensors.items():
             module = module_of(key)
             if key.endswith(".diff"):
-                changes[f"{module}.weight"] = tensor
+                changes[f"{module}.weight"] = part(tensor)
             elif key.endswith(".diff_b"):
-                changes[f"{module}.bias"] = tensor
+                changes[f"{module}.bias"] = part(tensor)
             elif key.endswith(".lora_up.weight"):
                 down, alpha = self.tensors[f"{module}.lora_down.weight"], self.tensors[f"{module}.alpha"]
-                changes[f"{module}.weight"] = (alpha / len(down)) * low_rank_product(tensor, down)
+                changes[f"{module}.weight"] = (alpha / len(down)) * low_rank_product(part(tensor), down)
             elif key.endswith(".lora_B.weight"):
-                changes[f"{module}.weight"] = low_rank_product(tensor, self.tensors[f"{module}.lora_A.weight"])
+                changes[f"{module}.weight"] = low_rank_product(part(tensor), self.tensors[f"{module}.lora_A.weight"])
         return changes
 
     @property
@@ -150,9 +168,24 @@ class UnlearningPatch:
             )
 
 
+def spread(weight: Tensor, rows: int) -> Tensor:
+    """At most `rows` of a weight's rows, evenly spaced."""
+    return weight[:: -(-len(weight) // rows)]
+
+
 def module_of(key: str) -> str:
     """The module that a patch tensor changes: `lora_unet_….to_k` for `lora_unet_….to_k.lora_up.weight`."""
     return re.sub(r"\.(diff|diff_b|alpha|lora_(up|down|A|B)\.weight)$", "", key)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A patch file open for reading. Raises ValueError when it is no safetensors file, or is cut short."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"patch file {path.name}: {_what_is_wrong(path)} ({error})") from error
 
 
 def _what_is_wrong(path: Path) -> str:

@@ -21,6 +21,9 @@ class Settings:
     steps: int = option(80, 1, 100_000, "training steps", step=1)
     learning_rate: float = option(5e-5, 1e-8, 1.0, "Adam's learning rate", step=1e-6)
     rank: int = option(0, 0, 1024, "LoRA rank; 0 trains full weight deltas", step=1)
+    alpha: float = option(
+        0.0, 0.0, 1024.0, "LoRA alpha: the factors' product counts alpha / rank; 0 is the rank", step=1.0
+    )
     seed: int = option(0, 0, 2**64 - 1, "seed of trajectories, batches and LoRA factors", step=1)
     width: int = option(512, 16, 16384, "width of the training pictures in pixels", step=8)
     height: int = option(512, 16, 16384, "height of the training pictures in pixels", step=8)
@@ -34,6 +37,11 @@ class Settings:
         check_ranges(self)
         if self.weights not in SELECTIONS:
             raise ValueError(f"weights: {self.weights!r} is unknown; choose one of {', '.join(SELECTIONS)}")
+
+    @property
+    def lora_scale(self) -> float:
+        """What the product of LoRA factors is multiplied with."""
+        return self.alpha / self.rank if self.rank and self.alpha else 1.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,8 @@ def train(
     for index in range(settings.steps):
         step = _predict(model, bank, settings.batch_size, generator)
         loss = objective.loss(step)
-        if method.help_weight > 0 and step.retain is not None and step.e_retain is not None:
+        if method.help_weight > 0:
+            assert step.retain is not None and step.e_retain is not None
             loss = loss + method.help_weight * F.mse_loss(step.e_retain, step.retain.e_cond)
         if not loss.isfinite():
             raise ValueError(f"training: the loss is {loss.item()} at step {index + 1}; lower the learning rate")

@@ -9,19 +9,30 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .bank import Bank, Run, Trajectories, forget_runs, noised_trajectories, retain_runs, sample_trajectories
-from .bank import trajectory_calls as calls
+from .bank import (
+    SEEDS,
+    Bank,
+    Run,
+    Trajectories,
+    forget_runs,
+    noised_trajectories,
+    retain_runs,
+    runs_at_once,
+    sample_trajectories,
+    trajectory_calls,
+)
 from .deltas import Delta, make_deltas
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method
 from .methods.base import Texts, Training, aligned, gram
-from .model import DiffusionModel, select
+from .model import DiffusionModel, matching, select
 from .patch import Record, UnlearningPatch
 from .probes import text_inputs
 from .prompts import Prompts
 from .train import Progress, Reporter, Settings, train
 
 T = TypeVar("T")
+DOWNSCALE = 8  # pixels to a latent's pixel along each side, near enough to tell how large a picture is
 OnProgress = Callable[[Progress], None]
 
 
@@ -44,20 +55,26 @@ class Source:
     pictures: Tensor | None  # the user's; else the base draws them
     noised: bool  # pictures at random noise, in place of the way to them
 
-    def calls(self, steps: int) -> int:
+    def calls(self, settings: Settings) -> int:
         """How many steps `trajectories` reports."""
         passes = (self.pictures is None) + (self.noised or self.pictures is not None)
-        return passes * calls(self.runs, steps)
+        return passes * trajectory_calls(self.runs, settings.run_steps, self.at_once(settings))
+
+    def at_once(self, settings: Settings) -> int:
+        """How many runs are sampled together."""
+        if self.pictures is None:
+            return runs_at_once(settings.width, settings.height)
+        return runs_at_once(*(DOWNSCALE * side for side in self.pictures.shape[-2:]))
 
     def trajectories(self, model: DiffusionModel, settings: Settings, on_step: Callable[[], None]) -> Trajectories:
-        pictures = self.pictures
+        pictures, at_once = self.pictures, self.at_once(settings)
         if pictures is None:
-            size = (settings.width, settings.height)
-            sampled = sample_trajectories(model, self.runs, *size, settings.run_steps, settings.run_cfg, on_step)
+            size, steps = (settings.width, settings.height), settings.run_steps
+            sampled = sample_trajectories(model, self.runs, *size, steps, settings.run_cfg, on_step, at_once)
             if not self.noised:
                 return sampled
             pictures = sampled.x0
-        return noised_trajectories(model, self.runs, pictures, settings.run_steps, on_step)
+        return noised_trajectories(model, self.runs, pictures, settings.run_steps, on_step, at_once)
 
 
 def unlearn(
@@ -73,21 +90,49 @@ def unlearn(
     Patches that are already on the model count as part of the base. Raises ValueError when the model lacks the selected
     weights, the method cannot use the settings or pictures, or the loss is no longer a number.
     """
-    if settings.rank and not method.low_rank:
-        raise ValueError(f"rank: {method.label} changes full weights; set rank to 0")
-    names = select(list(model.weights()), settings.weights)
+    check_settings(method, settings)
+    names = selected(method, list(model.weights()), settings.weights)
     base = Fingerprint.of(model.weights(), model.changes())
     if isinstance(method, ClosedForm):
         tensors = _solve(model, method, prompts, names, on_progress)
     else:
         assert isinstance(method, GradientMethod)
         sources = bank_sources(method, prompts, settings, pictures)
-        total = sum(source.calls(settings.run_steps) for source in sources) + method.preparation + settings.steps
+        total = sum(source.calls(settings) for source in sources) + method.preparation + settings.steps
         report = Reporter(on_progress, total)
         deltas = new_deltas(model, settings)
         fit(model, method, make_bank(model, sources, settings, report), deltas, settings, base, report)
         tensors = lora_tensors(deltas)
     return UnlearningPatch(tensors, Record.of(method, prompts, settings, base))
+
+
+def check_settings(method: Method, settings: Settings) -> None:
+    """Raises ValueError for settings that the method cannot use on any model."""
+    if settings.rank and not method.low_rank:
+        raise ValueError(f"rank: {method.label} changes full weights; set rank to 0")
+    if isinstance(method, ClosedForm) and settings.weights not in method.selections:
+        raise method.needs_text()
+
+
+def selected(method: Method, names: Sequence[str], selection: str) -> list[str]:
+    """The sorted names of the weights to change. Raises ValueError when the model lacks those that the method needs."""
+    if not isinstance(method, ClosedForm):
+        return select(names, selection)
+    texts = matching(names, "text_projections")
+    if not texts:
+        raise ValueError(
+            f"method: {method.label} changes layers that read the text and nothing else, and this model has none; "
+            "choose a method that trains"
+        )
+    chosen = select(names, selection)
+    if not set(chosen) <= set(texts):
+        raise method.needs_text()
+    return chosen
+
+
+def all_prompts(prompts: Prompts) -> list[str]:
+    """Every prompt that `unlearn` encodes."""
+    return list(dict.fromkeys([*prompts.forget, *prompts.overwrite, *held_prompts(prompts)]))
 
 
 def held_prompts(prompts: Prompts) -> list[str]:
@@ -105,9 +150,9 @@ def bank_sources(
     runs = forget_runs(prompts.pairs, settings.runs, settings.seed, method.guides)
     if pictures.forget is not None:
         pairs = _one_each(prompts.pairs, len(pictures.forget), "forget")
-        runs = [Run(*pair, pair[0], settings.seed + index) for index, pair in enumerate(pairs)]
+        runs = [Run(*pair, pair[0], (settings.seed + index) % SEEDS) for index, pair in enumerate(pairs)]
     sources = [Source(runs, pictures.forget, method.noised)]
-    if method.help_weight > 0 or method.uses_retain:
+    if method.needs_retain:
         runs = retain_runs(held_prompts(prompts), settings.runs, settings.seed)
         if pictures.retain is not None:
             held = _one_each(prompts.retain, len(pictures.retain), "retain")
@@ -147,7 +192,7 @@ def new_deltas(model: DiffusionModel, settings: Settings) -> dict[str, Delta]:
     """Untrained deltas of the selected weights. Raises ValueError when the model lacks them, or rank does not fit."""
     weights = model.weights()
     chosen = {name: weights[name] for name in select(list(weights), settings.weights)}
-    return make_deltas(chosen, settings.rank, settings.seed, model.device)
+    return make_deltas(chosen, settings.rank, settings.seed, model.device, settings.lora_scale)
 
 
 def lora_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
@@ -161,7 +206,7 @@ def _solve(
     model: DiffusionModel, method: ClosedForm, prompts: Prompts, names: Sequence[str], on_progress: OnProgress
 ) -> dict[str, Tensor]:
     """The closed form's change of each weight, in the weight's own shape."""
-    asked = dict.fromkeys([*prompts.forget, *prompts.overwrite, *held_prompts(prompts)])
+    asked = all_prompts(prompts)
     report = Reporter(on_progress, len(asked))
     tokens = {}
     for prompt in asked:
@@ -171,7 +216,9 @@ def _solve(
     tensors = {}
     for group in _sharing(tokens[""]):
         seen = {prompt: inputs[group[0]] for prompt, inputs in tokens.items()}
-        current = [weights[name] + changes.get(name, torch.zeros(())).to(weights[name]) for name in group]
+        current = [
+            weights[name].float() + changes.get(name, torch.zeros(())).to(weights[name].device) for name in group
+        ]
         stacked = torch.cat([weight.flatten(1) for weight in current]).to(seen[""])
         parts = method.edit(stacked, layer_texts(prompts, seen)).split([len(weight) for weight in current])
         for name, weight, change in zip(group, current, parts, strict=True):

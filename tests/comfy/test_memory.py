@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import pipelines
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from unlearning_core.hosts.diffusers import host_of
 from unlearning_core.methods import METHODS
@@ -37,7 +39,8 @@ def make_room(pack: Pack, model: Any, clip: Any, settings: Any) -> tuple[Any, bo
     """What training needs, and whether it was told to save memory."""
     with pack("nodes.private").private_copy(model) as private:
         host = pack("nodes.model").ComfyModel(private, clip)
-        need = pack("nodes.memory").make_room(host, pack("unlearning_core.methods").METHODS["ovw"](), settings)
+        method = pack("unlearning_core.methods").METHODS["ovw"]()
+        need = pack("nodes.memory").make_room(host, method, settings, ["a cat face", ""])
         return need, host.checkpointing
 
 
@@ -48,6 +51,75 @@ def test_training_that_does_not_fit_is_refused(
     message = r"memory: Unlearn needs about 0\.\d GB, 0\.0 GB are free: choose .*rank 8 or cross_attention_kv"
     with pytest.raises(ValueError, match=message):
         make_room(pack, model, clip, settings)
+
+
+def test_advice_fits_the_settings(pack: Pack, settings: Any) -> None:
+    need = pack("unlearning_core.memory").Need(weights=0, training=1, activations=2)
+
+    def advice(**changes: Any) -> str:
+        with pytest.raises(ValueError) as error:
+            need.check(0, replace(settings, **changes))
+        return str(error.value).partition(": choose ")[2]
+
+    smaller = "a smaller width and height"
+    assert advice() == f"a smaller batch_size or {smaller} or rank 8 or cross_attention_kv"
+    assert advice(batch_size=1, rank=8, weights="cross_attention_kv") == smaller
+
+
+def test_text_encoder_leaves_before_training(pack: Pack, model: Any, clip: Any, settings: Any) -> None:
+    """All prompts are encoded before memory is counted, and none after."""
+    with pack("nodes.private").private_copy(model) as private:
+        host = pack("nodes.model").ComfyModel(private, clip)
+        prompts = pack("unlearning_core.prompts").Prompts(("a cat face",), ("a dog face",), ("a car",))
+        everything = pack("unlearning_core.unlearn").all_prompts(prompts)
+        ovw = pack("unlearning_core.methods").METHODS["ovw"]()
+        pack("nodes.memory").make_room(host, ovw, settings, everything)
+        host.clip = None
+        short = replace(settings, steps=1, runs=1, run_steps=2)
+        patch = pack("unlearning_core.unlearn").unlearn(host, ovw, prompts, short)
+    assert any(change.any() for change in patch.changes().values())
+
+
+@pytest.mark.parametrize(("method", "rank"), [("sa", 0), ("sa", 4), ("salun", 4)])
+def test_what_a_method_holds_is_counted(
+    pack: Pack, model: Any, clip: Any, settings: Any, method: str, rank: int
+) -> None:
+    with pack("nodes.private").private_copy(model) as private:
+        host = pack("nodes.model").ComfyModel(private, clip)
+        kinds = pack("unlearning_core.methods").METHODS
+        chosen = replace(settings, rank=rank, weights="cross_attention_kv")
+        deltas = pack("unlearning_core.unlearn").new_deltas(host, chosen)
+        needs = [pack("unlearning_core.memory").needed(host, kinds[name](), deltas, chosen) for name in ("esd", method)]
+        numbers = sum(host.weights()[name].numel() for name in deltas)
+    assert needs[1].training - needs[0].training >= (4 if rank == 0 else 8) * numbers
+
+
+def test_measuring_memory_needs_little_itself(pack: Pack, model: Any, clip: Any) -> None:
+    """Activations go as soon as the pass has used them."""
+    outputs: list[StorageWeakRef] = []
+    alive: list[int] = []
+    with pack("nodes.private").private_copy(model) as private, ExitStack() as hooks:
+        host = pack("nodes.model").ComfyModel(private, clip)
+        weights = host.weights()
+        names = pack("unlearning_core.model").select(list(weights), "attention")
+        deltas = pack("unlearning_core.deltas").make_deltas({name: weights[name] for name in names}, 0, 0, host.device)
+        network = private.model.diffusion_model
+        for module in network.modules():
+            if isinstance(module, torch.nn.Linear):
+                note = module.register_forward_hook(lambda module, inputs, output: outputs.append(storage(output)))
+                hooks.callback(note.remove)
+        count = network.out[-1].register_forward_pre_hook(
+            lambda module, inputs: alive.append(sum(not output.expired() for output in outputs))
+        )
+        hooks.callback(count.remove)
+        with host.attach(deltas):
+            pack("unlearning_core.memory").kept_bytes(host, 128, 128, 1)
+    assert len(outputs) > 20
+    assert alive[0] < len(outputs) / 4
+
+
+def storage(output: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(output.untyped_storage())
 
 
 def test_memory_is_saved_only_when_it_must_be(
@@ -109,6 +181,7 @@ def test_what_rounding_leaves_of_a_patch(
         weights = {name: weight.clone() for name, weight in host.denoiser.state_dict().items()}
         base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
         predictions = []
+        pack("nodes.precision").rounding_warning(base, patch, 1.0)
         for model in (base, pack("nodes.patches").apply_patch(base, patch, 1.0)):
             comfy.model_management.load_models_gpu([model])
             with torch.no_grad():

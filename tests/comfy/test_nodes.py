@@ -129,6 +129,9 @@ def test_patch_of_another_base_is_refused(
         ({"steps": 0}, "smaller than min of 1"),
         ({"method.help_weight": -1.0}, "smaller than min of 0"),
         ({"method": "magic"}, "method: unknown; choose one of ovw, "),
+        ({"rank": -1}, "rank: -1 is out of range"),
+        ({"method": "uce", "rank": 4}, "set rank to 0"),
+        ({"method": "nullspace", "weights": "attention"}, "needs text_projections"),
     ],
 )
 def test_bad_unlearning_input_is_refused_before_anything_runs(
@@ -136,6 +139,25 @@ def test_bad_unlearning_input_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(PromptError, match=message):
         run_prompt(training("never", **changes))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("../x", "leaves output/loras"),
+        ("a/../../b", "leaves output/loras"),
+        ("a\\..\\b", "leaves output/loras"),
+        (" ", "filename_prefix: empty"),
+        ("./", "filename_prefix: empty"),
+    ],
+)
+def test_file_names_outside_the_folder_are_refused_before_training(
+    server: Server, run_prompt: RunPrompt, prefix: str, message: str
+) -> None:
+    files = set((server.base_directory / "output").rglob("*"))
+    with pytest.raises(PromptError, match=message):
+        run_prompt(training(prefix))
+    assert set((server.base_directory / "output").rglob("*")) == files
 
 
 def test_bad_metric_input_is_refused_before_training(run_prompt: RunPrompt) -> None:

@@ -154,6 +154,60 @@ def test_patch_of_either_host_works_in_the_other(
         pass
 
 
+def test_checkpointed_blocks_know_which_they_are(pack: Pack, model: Any, clip: Any) -> None:
+    """An attention patch that asks for its block computes the same twice."""
+
+    def by_block(out: Tensor, options: dict[str, Any]) -> Tensor:
+        kind, number = options["block"]
+        return out * (1 + (0.1 * number if kind == "output" else 0))
+
+    patched = model.clone()
+    patched.set_model_attn2_output_patch(by_block)
+    x, sigma = noisy(2.0)
+    with pack("nodes.private").private_copy(patched) as private:
+        host = pack("nodes.model").ComfyModel(private, clip)
+        weights = host.weights()
+        names = pack("unlearning_core.model").select(list(weights), "cross_attention_kv")
+        deltas = pack("unlearning_core.deltas").make_deltas({name: weights[name] for name in names}, 0, 0, host.device)
+
+        def gradients() -> list[Tensor]:
+            with host.attach(deltas):
+                loss = host.predict_x0(x, sigma, host.encode(PROMPTS)).square().mean()
+                return list(torch.autograd.grad(loss, [delta.diff for delta in deltas.values()]))
+
+        expected = gradients()
+        host.checkpointing = True
+        for gradient, other in zip(gradients(), expected, strict=True):
+            torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def test_dynamic_vram_reads_the_model_again_or_says_why_not(
+    pack: Pack, model: Any, clip: Any, comfy_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `model` is on a GPU is pretended here: dynamic VRAM needs one."""
+    x, sigma = noisy(2.0)
+    private_copy = pack("nodes.private").private_copy
+    patch = short_patch(pack, comfy_model, "esd", 0)
+    dynamic = pack("nodes.patches").apply_patch(model, patch, 1.0)
+    expected = prediction(dynamic)
+    monkeypatch.setattr(dynamic, "is_dynamic", lambda: True)
+    with private_copy(dynamic) as private:
+        assert not private.is_dynamic()
+        assert private.model is not dynamic.model
+        assert torch.equal(prediction(private), expected)
+        host = pack("nodes.model").ComfyModel(private, clip)
+        [weight, *_] = host.weights()
+        [delta] = (
+            pack("unlearning_core.deltas").make_deltas({weight: host.weights()[weight]}, 0, 0, host.device).values()
+        )
+        with host.attach({weight: delta}):
+            host.predict_x0(x, sigma, host.encode(PROMPTS)).sum().backward()
+        assert delta.diff.grad is not None
+    monkeypatch.setattr(dynamic, "cached_patcher_init", None)
+    with pytest.raises(ValueError, match="its loader cannot load it a second time"), private_copy(dynamic):
+        pass
+
+
 def test_private_copy_holds_the_patches_and_not_other_clones_of_the_model(
     pack: Pack, model: Any, comfy_model: Any
 ) -> None:

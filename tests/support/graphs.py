@@ -32,6 +32,7 @@ def unlearn(**changes: Any) -> dict[str, Any]:
         "learning_rate": 2e-3,
         "weights": "method default",
         "rank": 0,
+        "alpha": 0.0,
         "seed": 0,
         "width": 128,
         "height": 128,

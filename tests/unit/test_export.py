@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from unlearning_core.cli import main
 from unlearning_core.deltas import low_rank_product
-from unlearning_core.export import factors, to_full, to_low_rank, weight_error
+from unlearning_core.export import factors, merge, to_full, to_low_rank, weight_error
 from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.sampling import Sampling, draw
@@ -20,6 +21,14 @@ TRAIN = ["train", "--model", str(MODEL), "--method", "ovw", "--option", "help_we
 TRAIN += ["--overwrite", "a dog face", "--retain", "a car", "--steps", "3", "--learning-rate", "2e-3"]
 TRAIN += ["--width", "128", "--height", "128", "--runs", "2", "--run-steps", "3", "--batch-size", "2"]
 SIZE = ["--width", "128", "--height", "128", "--steps", "3", "--cfg", "3"]
+
+
+@pytest.fixture(scope="module")
+def matrices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A patch without biases."""
+    path = tmp_path_factory.mktemp("train") / "matrices.safetensors"
+    main([*TRAIN, "--weights", "cross_attention_kv", "--out", str(path)])
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +46,20 @@ def test_train_records_what_it_was_told(file: Path) -> None:
     assert (record.settings["steps"], record.settings["weights"]) == (3, "cross_attention")
 
 
-def test_full_rank_is_the_same_change(file: Path) -> None:
-    patch = UnlearningPatch.load(file)
+def test_alpha_is_in_the_file(tmp_path: Path) -> None:
+    main([*TRAIN, "--rank", "4", "--alpha", "2", "--out", str(tmp_path / "lora.safetensors")])
+    patch = UnlearningPatch.load(tmp_path / "lora.safetensors")
+    assert (patch.record.settings["rank"], patch.record.settings["alpha"]) == (4, 2)
+    alphas = {float(tensor) for key, tensor in patch.tensors.items() if key.endswith(".alpha")}
+    assert alphas == {2.0}
+    name, change = next(iter(patch.changes().items()))
+    module = name.removesuffix(".weight")
+    up, down = (patch.tensors[f"{module}.lora_{part}.weight"] for part in ("up", "down"))
+    torch.testing.assert_close(change, 0.5 * up @ down)
+
+
+def test_full_rank_is_the_same_change(matrices: Path) -> None:
+    patch = UnlearningPatch.load(matrices)
     low_rank = to_low_rank(patch, 10_000)
     assert any(key.endswith(".lora_up.weight") for key in low_rank.tensors)
     for name, change in patch.changes().items():
@@ -62,6 +83,7 @@ def test_printed_error_is_the_tail_of_the_singular_values(
     changes = UnlearningPatch.load(file).changes().values()
     values = [torch.linalg.svdvals(change.flatten(1).double()) for change in changes if change.ndim >= 2]
     lost = sum(float((singular[8:] ** 2).sum()) for singular in values)
+    lost += sum(float(change.double().square().sum()) for change in changes if change.ndim < 2)  # biases
     whole = sum(float(change.double().square().sum()) for change in changes)
     assert float(printed[1]) == pytest.approx((lost / whole) ** 0.5, rel=1e-2)
     saved = UnlearningPatch.load(tmp_path / "rank8.safetensors")
@@ -69,10 +91,28 @@ def test_printed_error_is_the_tail_of_the_singular_values(
     assert saved.record.settings["rank"] == 8
 
 
-def test_error_in_pictures(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_diffusers_opens_the_lora_of_a_patch_with_biases(file: Path, tmp_path: Path) -> None:
+    main(["export", str(file), str(tmp_path / "lora.safetensors"), "--rank", "8"])
+    patch, lora = (UnlearningPatch.load(path) for path in (file, tmp_path / "lora.safetensors"))
+    assert any(key.endswith(".diff_b") for key in patch.tensors)
+    assert not any(key.endswith(".diff_b") for key in lora.tensors)
+    shots, sampling = [("a cat face", 1)], Sampling(steps=3, width=128, height=128)
+    model = DiffusersModel.load(MODEL)
+    base = draw(model, shots, sampling)
+    with model.patched(lora):
+        expected = draw(model, shots, sampling)
+    model.pipeline.load_lora_weights(tmp_path / "lora.safetensors")
+    try:
+        torch.testing.assert_close(draw(model, shots, sampling), expected, rtol=0, atol=1e-4)
+    finally:
+        model.pipeline.unload_lora_weights()
+    assert (expected - base).abs().max() > 1e-3
+
+
+def test_error_in_pictures(matrices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def printed(rank: int) -> float:
         arguments = ["--rank", str(rank), "--base", str(MODEL), "--pictures", "1", *SIZE]
-        main(["export", str(file), str(tmp_path / f"{rank}.safetensors"), *arguments])
+        main(["export", str(matrices), str(tmp_path / f"{rank}.safetensors"), *arguments])
         found = re.search(r"error in I: (\S+) \(LPIPS alex, 1 pictures, sampler euler", capsys.readouterr().out)
         assert found
         return float(found[1])
@@ -90,12 +130,66 @@ def test_merged_model_draws_as_the_patched_one(file: Path, tmp_path: Path) -> No
     assert not torch.equal(draw(model, shots, sampling), expected)
 
 
+def test_merging_stops_before_it_loads_and_leaves_no_half(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(SystemExit):
+        main(["export", str(file), str(tmp_path / "taken"), "--merge", "--base", "nowhere"])
+    assert "taken: is there already; name a new folder" in capsys.readouterr().err
+
+    def no_room(source: Path, target: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.replace", no_room)
+    with pytest.raises(OSError, match="no space"):
+        merge(DiffusersModel.load(MODEL), UnlearningPatch.load(file), 1.0, tmp_path / "merged")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_models_that_are_not_safetensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({}, tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match=r"model model\.ckpt: this is not a safetensors file"):
+        DiffusersModel.load(tmp_path / "model.ckpt", config=MODEL)
+    shutil.copytree(MODEL, tmp_path / "pickled")
+    for path in (tmp_path / "pickled").rglob("*.safetensors"):
+        path.unlink()
+    for part in ("unet", "vae", "text_encoder"):
+        torch.save({}, tmp_path / "pickled" / part / "diffusion_pytorch_model.bin")
+        torch.save({}, tmp_path / "pickled" / part / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="cannot be loaded as a diffusers folder of safetensors files"):
+        DiffusersModel.load(tmp_path / "pickled")
+
+
+def test_a_name_on_hugging_face_is_asked_for_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import DiffusionPipeline
+
+    asked: list[tuple[object, object]] = []
+
+    def missing(source: object, **options: object) -> None:
+        asked.append((source, options["local_files_only"]))
+        raise OSError("no such model")
+
+    monkeypatch.setattr(DiffusionPipeline, "load_config", missing)
+    with pytest.raises(ValueError, match=r"model owner/model: it cannot be loaded .*no such model"):
+        DiffusersModel.load("owner/model")
+    assert asked == [("owner/model", False)]
+
+
+def test_model_is_in_the_precision_that_was_asked_for() -> None:
+    model = DiffusersModel.load(MODEL, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in model.weights().values()} == {torch.bfloat16}
+    with pytest.raises(SystemExit):
+        main([*TRAIN, "--precision", "float16"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "--model", "nowhere", "--forget", "a cat"], "model nowhere: not found"),
         ([*TRAIN, "--option", "helpweight=3"], "ovw has no 'helpweight'; it has help_weight"),
         ([*TRAIN, "--option", "help_weight=much"], "'much' is no number"),
+        ([*TRAIN, "--method", "uce", "--rank", "4", "--model", "nowhere"], "set rank to 0"),
         (["export", "patch", "out", "--merge"], "--merge and --pictures need the base model"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearning_core.bank import forget_runs, retain_runs, sample_trajectories
+from unlearning_core.bank import forget_runs, retain_runs, runs_at_once, sample_trajectories
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.methods import METHODS, GradientMethod, Method
@@ -19,7 +19,7 @@ from unlearning_core.methods.base import Step, Training
 from unlearning_core.methods.esd import Esd
 from unlearning_core.methods.nullspace import NullSpace
 from unlearning_core.methods.ovw import Ovw
-from unlearning_core.methods.sa import Sa, fisher_information
+from unlearning_core.methods.sa import Sa, _key, fisher_information
 from unlearning_core.methods.saddle import Saddle
 from unlearning_core.methods.salun import Salun
 from unlearning_core.methods.uce import Uce
@@ -154,6 +154,39 @@ def test_progress_counts_to_its_total(model: DiffusersModel, method: str) -> Non
 def test_rank_that_a_method_cannot_use(model: DiffusersModel, method: str) -> None:
     with pytest.raises(ValueError, match="set rank to 0"):
         unlearn(model, make(method), PROMPTS, short(method, rank=4))
+
+
+@pytest.mark.parametrize("method", ["uce", "nullspace"])
+@pytest.mark.parametrize("weights", ["cross_attention", "attention", "not_cross_attention", "all"])
+def test_weights_that_a_closed_form_cannot_use(model: DiffusersModel, method: str, weights: str) -> None:
+    with pytest.raises(ValueError, match=r"weights: .* \(closed form\) needs text_projections"):
+        unlearn(model, make(method), PROMPTS, short(method, weights=weights))
+
+
+def test_seeds_go_round(model: DiffusersModel) -> None:
+    last = 2**64 - 1
+    assert [run.seed for run in retain_runs(["a"], 2, last)] == [last, 0]
+    assert [run.seed for run in forget_runs([("a", "b")], 2, last, guides=(0,))] == [last, 0]
+    latents = model.noise([0, 1], 128, 128)
+    sources = bank_sources(Ovw(), PROMPTS, short("ovw", seed=last), Pictures(forget=latents))
+    assert [run.seed for run in sources[0].runs] == [last, 0]
+
+
+def test_large_pictures_are_sampled_in_smaller_batches() -> None:
+    assert [runs_at_once(side, side) for side in (128, 512, 768, 1024, 4096)] == [16, 16, 7, 4, 1]
+
+
+def test_fisher_information_is_estimated_again_for_other_latents(model: DiffusersModel) -> None:
+    """With the same pictures, but another number of noise levels or another text."""
+    latents = Pictures(retain=model.noise([0], 128, 128))
+
+    def key(prompt: str = "a car", **changes: object) -> str:
+        settings, prompts = short("sa", **changes), Prompts(("a cat face",), ("a dog face",), (prompt,))
+        bank = make_bank(model, bank_sources(Sa(), prompts, settings, latents), settings, lambda: None)
+        return _key(replace(training(model, Sa()), bank=bank), samples=4)
+
+    assert key() == key(batch_size=3)
+    assert len({key(), key(run_steps=4), key("a house")}) == 3
 
 
 def test_too_high_a_learning_rate_is_named(model: DiffusersModel) -> None:

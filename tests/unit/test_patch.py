@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unlearning_core.deltas import FullDelta, LowRankDelta, make_deltas
+from unlearning_core.deltas import FullDelta, LowRankDelta, low_rank_product, make_deltas
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.methods import METHODS
 from unlearning_core.patch import Record, UnlearningPatch, module_of
@@ -104,17 +105,67 @@ def test_base_check(patch: UnlearningPatch, weights: dict[str, Tensor]) -> None:
         patch.check_base({name: weight for name, weight in weights.items() if "bias" not in name}, {})
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_changes_are_what_was_trained(patch: UnlearningPatch, weights: dict[str, Tensor], rank: int) -> None:
-    deltas = make_deltas(weights, rank, seed=0, device=torch.device("cpu"))
+@pytest.mark.parametrize(
+    "record", ["{}", "[]", "{", '{"method": "ovw", "base": {}}', '{"base": {"sketch": 1}, "x": 2}']
+)
+def test_records_of_other_versions(tmp_path: Path, record: str) -> None:
+    save_file({"x.diff": torch.ones(1)}, tmp_path / "newer.safetensors", {"unlearning": record})
+    message = r"patch file newer\.safetensors: its record was made by another version of this pack, or damaged"
+    with pytest.raises(ValueError, match=message):
+        UnlearningPatch.load(tmp_path / "newer.safetensors")
+
+
+def test_header_alone_tells_what_a_patch_is(patch: UnlearningPatch, tmp_path: Path) -> None:
+    path = tmp_path / "patch.safetensors"
+    patch.save(path)
+    assert Record.read(path) == patch.record
+    assert Record.read(path).title == "ovw forgets a cat"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="cut short"):
+        Record.read(path)
+
+
+@pytest.mark.parametrize(("rank", "scale"), [(0, 1.0), (2, 1.0), (2, 0.75)])
+@pytest.mark.parametrize("rename", [str, "transformer.{}".format])
+def test_changes_are_what_was_trained(
+    patch: UnlearningPatch, weights: dict[str, Tensor], rank: int, scale: float, rename: Callable[[str], str]
+) -> None:
+    weights = {rename(name): weight for name, weight in weights.items()}
+    deltas = make_deltas(weights, rank, seed=0, device=torch.device("cpu"), scale=scale)
     for delta in deltas.values():
         for parameter in delta.parameters():
             torch.nn.init.normal_(parameter)
     tensors = {key: tensor for name, delta in deltas.items() for key, tensor in delta.tensors(name).items()}
     changes = UnlearningPatch(tensors, patch.record).changes()
     assert changes.keys() == deltas.keys()
+    sampled = UnlearningPatch(tensors, patch.record).changes(rows=3)
     for name, delta in deltas.items():
         torch.testing.assert_close(weights[name] + changes[name], delta(weights[name]))
+        assert torch.equal(sampled[name], changes[name][::2])
+        if rank:
+            product = low_rank_product(delta.get_parameter("up"), delta.get_parameter("down"))
+            torch.testing.assert_close(changes[name], scale * product)
+
+
+def test_alpha_is_counted_in_ranks() -> None:
+    assert Settings(rank=8).lora_scale == Settings(rank=8, alpha=8).lora_scale == Settings(alpha=3).lora_scale == 1
+    assert Settings(rank=8, alpha=4).lora_scale == 0.5
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_masked_weights_do_not_train(weights: dict[str, Tensor], rank: int) -> None:
+    """Of a full change exactly; low-rank factors get the gradient of the others alone."""
+    weight = weights[f"{MODULE}.weight"]
+    [delta] = make_deltas({"x.weight": weight}, rank, seed=0, device=torch.device("cpu")).values()
+    mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) > 0.5
+    delta.train_only(mask)
+    (delta(weight) ** 2).sum().backward()
+    upstream = 2 * weight * mask
+    if rank == 0:
+        assert torch.equal(delta.get_parameter("diff").grad, upstream)  # type: ignore[arg-type]
+    else:
+        expected = upstream @ delta.get_parameter("down").T
+        torch.testing.assert_close(delta.get_parameter("up").grad, expected)
 
 
 def test_new_deltas_change_nothing(weights: dict[str, Tensor]) -> None:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .train import MODEL_HELP
+
 if TYPE_CHECKING:
     from ..patch import UnlearningPatch
 
@@ -15,10 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("patch", type=Path, help="patch file")
     parser.add_argument("out", type=Path, help="file to write; a folder with --merge")
     form = parser.add_mutually_exclusive_group(required=True)
-    form.add_argument("--rank", type=int, help="LoRA of this rank, by singular value decomposition")
-    form.add_argument("--full", action="store_true", help="full weight deltas")
+    form.add_argument("--rank", type=int, help="LoRA of this rank, by singular value decomposition; without biases")
+    form.add_argument("--full", action="store_true", help="full weight deltas, biases included")
     form.add_argument("--merge", action="store_true", help="the base model with the patch in its weights")
-    parser.add_argument("--base", type=Path, help="diffusers folder or safetensors file, for --merge and --pictures")
+    parser.add_argument("--base", help=f"{MODEL_HELP}; for --merge and --pictures")
     parser.add_argument("--config", type=Path, help="diffusers folder of the family, when the base is a file")
     parser.add_argument("--strength", type=float, default=1.0, help="how much of the patch to merge")
     parser.add_argument(
@@ -51,9 +53,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _merge(args: argparse.Namespace, patch: UnlearningPatch) -> None:
-    from ..export import merge
+    from ..export import check_new, merge
     from ..hosts.diffusers import DiffusersModel
 
+    check_new(args.out)
     merge(DiffusersModel.load(args.base, args.device, config=args.config), patch, args.strength, args.out)
 
 

@@ -13,12 +13,13 @@ from ..model import SELECTIONS
 from ..prompts import Prompts
 from ..train import Progress, Settings
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16")  # gradients underflow in float16
+MODEL_HELP = "diffusers folder, safetensors file, or a name on Hugging Face such as owner/model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn train`; those of training are the fields of `Settings`."""
-    parser.add_argument("--model", type=Path, required=True, help="diffusers folder or safetensors file")
+    parser.add_argument("--model", required=True, help=MODEL_HELP)
     parser.add_argument("--config", type=Path, help="diffusers folder of the family, when the model is a file")
     parser.add_argument("--method", choices=METHODS, default="ovw")
     parser.add_argument(
@@ -44,12 +45,13 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from ..hosts.diffusers import DiffusersModel
-    from ..unlearn import unlearn
+    from ..unlearn import check_settings, unlearn
 
     prompts = Prompts.parse(*("\n".join(texts) for texts in (args.forget, args.overwrite, args.retain)))
     method = method_of(args.method, args.option)
     chosen = {spec.name: getattr(args, spec.name) for spec in fields(Settings)}
     settings = Settings(**{**chosen, "weights": args.weights or method.weights})
+    check_settings(method, settings)
     model = DiffusersModel.load(args.model, args.device, getattr(torch, args.precision), args.config)
     patch = unlearn(model, method, prompts, settings, show)
     patch.save(args.out)

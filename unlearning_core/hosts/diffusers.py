@@ -47,14 +47,15 @@ class DiffusersModel(ABC):
         dtype: torch.dtype = torch.float32,
         config: Path | str | None = None,
     ) -> DiffusersModel:
-        """From a pipeline folder or a single safetensors file; nothing is downloaded.
+        """From a pipeline folder, a single safetensors file, or a name on Hugging Face such as `owner/model`.
 
         A file needs the configuration of its family: the pipeline folder `config`, or what diffusers has in its cache.
-        Raises ValueError when that is missing, or for another family than HOSTS has.
+        Only a name downloads. Raises ValueError when something is missing or is no safetensors file, or for a family
+        that `host_of` does not know.
         """
         from .loading import load_pipeline
 
-        return host_of(load_pipeline(Path(path), dtype, config).to(device))
+        return host_of(load_pipeline(path, dtype, config).to(device))
 
     @property
     def device(self) -> torch.device:

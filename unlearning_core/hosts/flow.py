@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..names import transformer_name
 from .diffusers import DiffusersModel, Text
 
 
@@ -24,7 +25,7 @@ class FlowModel(DiffusersModel):
 
     @staticmethod
     def patch_name(name: str) -> str:
-        return f"transformer.{name}"
+        return transformer_name(name)
 
     @property
     def noise_scale(self) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..names import unet_name
 from .diffusers import DiffusersModel, Text
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ class StableDiffusion(DiffusersModel):
 
     @staticmethod
     def patch_name(name: str) -> str:
-        """`down_blocks.0.….to_k.weight` -> `lora_unet_down_blocks_0_…_to_k.weight`."""
-        module, _, kind = name.rpartition(".")
-        return f"lora_unet_{module.replace('.', '_')}.{kind}"
+        return unet_name(name)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Text]:

@@ -88,7 +88,15 @@ class GradientMethod(Method):
     noised: ClassVar[bool] = False  # whether the latents are pictures at random noise, not trajectories
     uses_retain: ClassVar[bool] = False  # whether its own loss has a term on the retain latents
 
+    preparing: ClassVar[int] = 0  # bytes that `begin` needs for each number of the selected weights, at its peak
+    prepared: ClassVar[int] = 0  # and that the objective holds from then on
+
     help_weight: float = option(0.0, 0.0, 1000.0, HELP)
+
+    @property
+    def needs_retain(self) -> bool:
+        """Whether training needs latents of the retain prompts."""
+        return self.uses_retain or self.help_weight > 0
 
     @property
     def preparation(self) -> int:
@@ -124,6 +132,11 @@ class ClosedForm(Method):
     """A method that solves for the change of layers that read the text and nothing else."""
 
     low_rank: ClassVar[bool] = False
+    selections: ClassVar[tuple[str, ...]] = ("text_projections", "cross_attention_kv")  # the same ones in U-Nets
+
+    def needs_text(self) -> ValueError:
+        """What is wrong with other weights."""
+        return ValueError(f"weights: {self.label} needs text_projections")
 
     @abstractmethod
     def edit(self, weight: Tensor, texts: Texts) -> Tensor:

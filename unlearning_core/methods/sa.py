@@ -32,6 +32,8 @@ class Sa(GradientMethod):
     guides: ClassVar[tuple[int, ...]] = (1,)
     noised: ClassVar[bool] = True
     uses_retain: ClassVar[bool] = True
+    preparing: ClassVar[int] = 12  # gradients, what takes them, and the sum of their squares
+    prepared: ClassVar[int] = 8  # the Fisher information, and the change that it weighs
 
     penalty: float = option(50.0, 0.0, 1e24, "weight of the Fisher penalty on moving away from the base", step=1.0)
     fisher_samples: int = option(64, 1, 100_000, "retain latents that the Fisher information is estimated on", step=1)
@@ -63,7 +65,7 @@ class _Amnesia:
         return {"Fisher distance": self.moved}
 
 
-fisher_cache: dict[str, dict[str, Tensor]] = {}  # the newest, and only one: it is as large as the weights
+fisher_cache: dict[str, dict[str, Tensor]] = {}  # the newest, on the CPU, and only one: it is as large as the weights
 
 
 def _cached_fisher(training: Training, samples: int) -> dict[str, Tensor]:
@@ -72,8 +74,9 @@ def _cached_fisher(training: Training, samples: int) -> dict[str, Tensor]:
     if key not in fisher_cache:
         estimate = fisher_information(training, samples)
         fisher_cache.clear()
-        fisher_cache[key] = estimate
-    return fisher_cache[key]
+        fisher_cache[key] = {name: fisher.cpu() for name, fisher in estimate.items()}
+        return estimate
+    return {name: fisher.to(training.model.device) for name, fisher in fisher_cache[key].items()}
 
 
 def fisher_information(training: Training, samples: int) -> dict[str, Tensor]:
@@ -92,5 +95,7 @@ def fisher_information(training: Training, samples: int) -> dict[str, Tensor]:
 def _key(training: Training, samples: int) -> str:
     retain = training.bank.retain
     assert retain is not None
-    parts = [training.base, sorted(training.deltas), retain.runs, samples, training.model.device]
-    return sha256(repr(parts).encode() + retain.x0.cpu().contiguous().numpy().tobytes()).hexdigest()
+    key = sha256(repr([training.base, sorted(training.deltas), retain.runs, samples, training.model.device]).encode())
+    for latents in (retain.x, retain.x0, retain.sigma.cpu(), retain.e_cond):  # e_cond knows the text encoder
+        key.update(latents.numpy().tobytes())
+    return key.hexdigest()

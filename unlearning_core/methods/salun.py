@@ -5,6 +5,9 @@
 on noised pictures, and only in the weights with the largest gradient of the forget pictures' denoising loss. Fan, Liu,
 Zhang, Wong, Wei, Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency" (arXiv 2310.12508).
 The pseudo prompt is the overwrite prompt.
+
+A full change is exactly zero in the other weights. LoRA factors are trained by the gradient of the salient weights
+alone, but their product reaches the others too.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..deltas import Delta
 from ..model import DiffusionModel
 from ..probes import denoising_gradients, overwrite_prediction
 from .base import GradientMethod, Objective, Step, Training, option
@@ -30,9 +32,10 @@ class Salun(GradientMethod):
 
     label: ClassVar[str] = "SalUn (saliency)"
     weights: ClassVar[str] = "cross_attention"
-    low_rank: ClassVar[bool] = False
     noised: ClassVar[bool] = True
     uses_retain: ClassVar[bool] = True
+    preparing: ClassVar[int] = 24  # gradients and their sum, then sorted sizes
+    prepared: ClassVar[int] = 1  # the mask
 
     retain_weight: float = option(0.5, 0.0, 100.0, "weight of the denoising loss on the retain prompts' pictures")
     saliency: float = option(0.5, 0.001, 1.0, "share of the weights to train, those with the largest forget gradient")
@@ -43,7 +46,7 @@ class Salun(GradientMethod):
 
     def begin(self, training: Training) -> Objective:
         for name, mask in self.masks(training).items():
-            _mask_gradient(training.deltas[name], mask)
+            training.deltas[name].train_only(mask)
         return _Relabelling(self, training.model)
 
     def masks(self, training: Training) -> dict[str, Tensor]:
@@ -74,9 +77,3 @@ class _Relabelling:
 
     def figures(self) -> dict[str, float]:
         return {}
-
-
-def _mask_gradient(delta: Delta, mask: Tensor) -> None:
-    """Adam never moves a parameter whose gradient was always exactly zero."""
-    for parameter in delta.parameters():
-        parameter.register_hook(lambda gradient: gradient * mask)

@@ -1,0 +1,108 @@
+"""Names of the real networks: which weights a selection takes, and that other tools read them."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+
+from unlearning_core.methods.esd import Esd
+from unlearning_core.methods.uce import Uce
+from unlearning_core.model import select
+from unlearning_core.names import transformer_name, unet_name
+from unlearning_core.unlearn import selected
+
+DUAL_ATTENTION = tuple(range(13))  # blocks of SD3.5 Medium that attend to the picture twice
+KOHYA = re.compile(
+    r"lora_unet_("
+    r"conv_in|conv_out|time_embedding_linear_[12]|"
+    r"(down_blocks|up_blocks)_\d_(attentions|resnets)_\d_\w+|mid_block_(attentions|resnets)_\d_\w+|"
+    r"down_blocks_\d_downsamplers_0_conv|up_blocks_\d_upsamplers_0_conv"
+    r")\.(weight|bias)"
+)
+
+
+@cache
+def weight_names(family: str) -> list[str]:
+    """Patch names of a family's matrices, in full size."""
+    sdxl: dict[str, Any] = {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "cross_attention_dim": 2048,
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+    }
+    with torch.device("meta"):
+        network = {
+            "sd15": lambda: UNet2DConditionModel(cross_attention_dim=768),
+            "sdxl": lambda: UNet2DConditionModel(**sdxl),
+            "sd3": lambda: SD3Transformer2DModel(
+                num_layers=24, dual_attention_layers=DUAL_ATTENTION, qk_norm="rms_norm"
+            ),
+            "flux": FluxTransformer2DModel,
+        }[family]()
+    name_of = unet_name if family in ("sd15", "sdxl") else transformer_name
+    return [name_of(name) for name, weight in network.named_parameters() if weight.ndim >= 2]
+
+
+def chosen(family: str, selection: str) -> set[str]:
+    """The kinds of modules in a selection, without their numbers."""
+    names = select(weight_names(family), selection)
+    return {re.sub(r"\d+", "N", name.removesuffix(".weight")) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("family", "counts"),
+    [
+        # One layer a key and a value, in 16 and 70 places; 23 joint blocks and a last one; 19 double blocks.
+        ("sd15", {"cross_attention_kv": 32, "cross_attention": 64, "attention": 128, "text_projections": 32}),
+        ("sdxl", {"cross_attention_kv": 140, "cross_attention": 280, "attention": 560, "text_projections": 140}),
+        ("sd3", {"cross_attention_kv": 48, "cross_attention": 95, "attention": 191 + 4 * 13, "text_projections": 2}),
+        ("flux", {"cross_attention_kv": 38, "cross_attention": 76, "attention": 152 + 3 * 38, "text_projections": 2}),
+    ],
+)
+def test_selections_of_the_full_size_networks(family: str, counts: dict[str, int]) -> None:
+    names = weight_names(family)
+    assert {selection: len(select(names, selection)) for selection in counts} == counts
+    outside, inside = select(names, "not_cross_attention"), select(names, "cross_attention")
+    assert sorted(outside + inside) == sorted(names) == select(names, "all")
+
+
+def test_text_stream_of_the_transformers() -> None:
+    attention = "transformer.transformer_blocks.N.attn"
+    keys = {f"{attention}.add_k_proj", f"{attention}.add_v_proj"}
+    for family in ("sd3", "flux"):
+        assert chosen(family, "cross_attention_kv") == keys
+        assert chosen(family, "cross_attention") == keys | {f"{attention}.add_q_proj", f"{attention}.to_add_out"}
+    assert chosen("sd3", "text_projections") == {
+        "transformer.context_embedder",
+        "transformer.time_text_embed.text_embedder.linear_N",
+    }
+    assert chosen("flux", "text_projections") == chosen("sd3", "text_projections")
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_unet_names_are_those_that_webuis_translate(family: str) -> None:
+    """A1111 and Forge know U-Nets by kohya's names."""
+    attention = select(weight_names(family), "attention")
+    assert attention
+    assert all(KOHYA.fullmatch(name) for name in attention)
+
+
+def test_closed_forms_take_weights_that_read_the_text_alone() -> None:
+    unet, transformer = weight_names("sd15"), weight_names("flux")
+    assert selected(Uce(), unet, "cross_attention_kv") == selected(Uce(), unet, "text_projections")
+    with pytest.raises(ValueError, match=r"weights: UCE \(closed form\) needs text_projections"):
+        selected(Uce(), transformer, "cross_attention_kv")
+    with pytest.raises(ValueError, match="this model has none; choose a method that trains"):
+        selected(Uce(), ["some.weight"], "text_projections")
+
+
+def test_missing_weights_are_answered_with_those_that_are_there() -> None:
+    with pytest.raises(ValueError, match=r"no cross_attention_kv weights; choose one of not_cross_attention, all$"):
+        selected(Esd(), ["some.weight"], "cross_attention_kv")
