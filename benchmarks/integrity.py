@@ -37,7 +37,7 @@ from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.methods import GradientMethod
 from unlearning_core.methods.sa import fisher_cache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.metrics.drawing import Draw, Shot
+from unlearning_core.metrics.drawing import Draw, Plan, Shot
 from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.frechet import alexnet_frechet_distance
 from unlearning_core.metrics.lpips import Lpips
@@ -283,19 +283,8 @@ class World:
         return self.solve(task, contender, setting)
 
     def measure(self, task: Task, base: Draw, after: Draw) -> Retention:
-        seeds, forget_seeds = range(1000, 1002), range(1000, 1000 + task.forget_seeds)
-        result, _ = measure(
-            base,
-            after,
-            self.lpips,
-            task.retain,
-            task.forget,
-            seeds,
-            forget_seeds,
-            {},
-            self.judge,
-            base_again=self.base_again,
-        )
+        plan = Plan.of(task.retain, task.forget, 1000, 2, task.forget_seeds)
+        result, _ = measure(base, after, self.lpips, plan, {}, self.judge, self.base_again)
         return result
 
     def point(self, task: Task, patch: UnlearningPatch, strength: float) -> dict[str, float]:

@@ -20,14 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from unlearning_core.hosts.diffusers import DiffusersModel
-from unlearning_core.metrics.cache import PictureCache
+from unlearning_core.metrics.cache import PictureCache, digest, tensors
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.metrics.drawing import Draw, Shot, shots_of
+from unlearning_core.metrics.drawing import Draw, Plan, Shot, shots_of
 from unlearning_core.metrics.forgetting import label_of
 from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse_domains
 from unlearning_core.metrics.lpips import Lpips
-from unlearning_core.metrics.quality import Quality, measure_quality
+from unlearning_core.metrics.quality import Networks, Quality, measure_quality
 from unlearning_core.metrics.retention import Retention, measure
+from unlearning_core.metrics.tables import settings_line
 from unlearning_core.model import select
 from unlearning_core.sampling import Sampling, draw
 from unlearning_core.tiny.judge import Judge
@@ -38,7 +39,7 @@ MODEL = ROOT / "unlearning_core" / "tiny" / "model"
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 QUICK = Sampling(steps=2, cfg=3.0, width=128, height=128)  # for the memory, which the steps do not change
 PROMPTS = [prompt(concept, list(STYLES)[index % 3]) for index, concept in enumerate(CONCEPTS)]
-SEEDS = range(1000, 1004)
+PLAN = Plan.of(PROMPTS, [], seed=1000, seeds=4, forget_seeds=1)
 FACTORS = (1.0, 1.01, 1.1, 2.0)
 COUNTS = (32, 320)
 LABELS = f"a {{}}: {', '.join(CONCEPTS)}\n{{}} style: {', '.join(STYLES)}"
@@ -76,17 +77,22 @@ class Bench:
 
         return draw_scaled
 
-    def cached(self, cache: PictureCache, scale: float) -> Draw:
-        return cache.drawing(lambda _: {"scale": scale}, self.scaled(scale))
+    def cached(self, cache: PictureCache, factor: float) -> Draw:
+        """The same through the cache, under a key as the command line's."""
+        weights = digest(self.model.denoiser.state_dict()), digest(self.model.pipeline.vae.state_dict())
+        key = {**self.sampling.settings(), "weights": weights, "factor": factor}
+        return cache.drawing(
+            lambda prompt: {**key, "cond": digest(tensors(self.model.encode([prompt])))}, self.scaled(factor)
+        )
 
-    def measured(self, cache: PictureCache, factor: float, prompts: Sequence[str], seeds: Sequence[int]) -> Retention:
+    def measured(self, cache: PictureCache, factor: float, plan: Plan = PLAN) -> Retention:
         base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
         settings = {"model": "tiny", **self.sampling.settings(), "precision": "float32"}
-        return measure(base, unlearned, self.lpips, prompts, [], seeds, seeds, settings, base_again=self.scaled(1.0))[0]
+        return measure(base, unlearned, self.lpips, plan, settings, None, self.scaled(1.0))[0]
 
     def quality(self, cache: PictureCache, factor: float, clip: Clip) -> Quality:
         base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
-        return measure_quality(base, unlearned, self.lpips, PROMPTS, [], SEEDS, SEEDS, {}, clip)
+        return measure_quality(base, unlearned, Networks(self.lpips, clip), PLAN, {})
 
 
 def main() -> None:
@@ -108,12 +114,13 @@ def main() -> None:
 
 def times(bench: Bench, cache: PictureCache) -> dict[str, float]:
     """Processor seconds of a first method from an empty cache, the sampling within it, and a second method."""
-    bench.measured(PictureCache(cache.folder / "warm-up"), 1.1, PROMPTS[:2], SEEDS[:1])  # imports, LPIPS weights
+    short = Plan.of(PROMPTS[:2], [], 1000, 1, 1)
+    bench.measured(PictureCache(cache.folder / "warm-up"), 1.1, short)  # imports, LPIPS weights
     seconds = {}
     for name, factor in (("first", 1.1), ("second", 2.0)):
         bench.drawing_seconds = 0.0
         began = time.process_time()
-        bench.measured(cache, factor, PROMPTS, SEEDS)
+        bench.measured(cache, factor)
         seconds[name] = time.process_time() - began
         seconds[f"{name} sampling"] = bench.drawing_seconds
     return seconds
@@ -121,13 +128,12 @@ def times(bench: Bench, cache: PictureCache) -> dict[str, float]:
 
 def row(bench: Bench, cache: PictureCache, factor: float) -> tuple[float, Retention, Quality]:
     clip = Clip.load(SHIPPED_FOLDER)
-    return factor, bench.measured(cache, factor, PROMPTS, SEEDS), bench.quality(cache, factor, clip)
+    return factor, bench.measured(cache, factor), bench.quality(cache, factor, clip)
 
 
 def judged(bench: Bench, cache: PictureCache) -> dict[str, tuple[float, float]]:
     """Share of base pictures, one of each concept, whose concept and style each judge names."""
-    shots = shots_of(PROMPTS, SEEDS[:1])
-    pictures = cache.drawing(lambda _: {"scale": 1.0}, bench.scaled(1.0))(shots)
+    pictures = bench.cached(cache, 1.0)(shots_of(PROMPTS, PLAN.seeds[:1]))
     domains = parse_domains(LABELS)
     nearest, clip = Judge.load(), ClipJudge(Clip.load(SHIPPED_FOLDER), domains)
     found = {}
@@ -151,7 +157,7 @@ def memory_of(count: int) -> float:
 def peak_memory(count: int) -> float:
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        Bench(QUICK).measured(PictureCache(Path(folder)), 1.1, PROMPTS[:16], range(count // 16))
+        Bench(QUICK).measured(PictureCache(Path(folder)), 1.1, Plan.of(PROMPTS[:16], [], 0, count // 16, 1))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -168,13 +174,14 @@ def page(
     lines = [
         "# What the metrics cost and see",
         "",
-        f"Written by `python -m benchmarks.metrics` on the shipped model: {len(PROMPTS)} prompts, {len(SEEDS)} seeds.",
-        f"Settings: {', '.join(f'{name} {value}' for name, value in settings.items() if name != 'forget seeds')}.",
+        f"Written by `python -m benchmarks.metrics` on the shipped model: {len(PROMPTS)} prompts, {len(PLAN.seeds)}",
+        f"seeds. Settings: {settings_line(settings)}.",
         "",
         "## Time",
         "",
-        "Processor seconds on one thread, LPIPS, SSIM, PSNR, cache and sheet included, LPIPS weights loaded. Bare",
-        "sampling is what the same run spent in drawing its pictures.",
+        "Processor seconds on one thread, LPIPS weights loaded. The metric's include LPIPS, SSIM, PSNR, the noise",
+        "floor, hashing of weights and prompts, cache and sheet. Bare sampling is what of them went into drawing",
+        "pictures, those for the noise floor too.",
         "",
         "| | seconds | ratio |",
         "|---|---|---|",
@@ -207,7 +214,6 @@ def page(
 
 
 def scaled_row(factor: float, retention: Retention, quality: Quality) -> str:
-    score = quality.clip_score.unlearned if quality.clip_score else float("nan")
     cells = (
         f"{factor:g}",
         f"{retention.integrity:.2e}",
@@ -215,7 +221,7 @@ def scaled_row(factor: float, retention: Retention, quality: Quality) -> str:
         f"{retention.ssim:.5f}",
         f"{quality.frechet_alexnet:.2e}",
         f"{quality.cmmd:.2e}",
-        f"{score:.3f}",
+        f"{quality.clip_score.unlearned:.3f}",
     )
     return f"| {' | '.join(cells)} |"
 

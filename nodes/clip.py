@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-import folder_paths
+import comfy.model_management
 from comfy_api.latest import io
+
+from .folders import model_folders
 
 if TYPE_CHECKING:
     from ..unlearning_core.metrics.clip import Clip
@@ -25,8 +26,18 @@ def clip_input() -> io.Input:
     )
 
 
-def clip_loader(text: str) -> Callable[[Any], Clip]:
-    """What loads the model onto a device. Raises ValueError for text that names none."""
+def check_clip(text: str | None) -> None:
+    """Raises ValueError for text that names no model, FileNotFoundError for missing files; None is a link."""
     from ..unlearning_core.metrics.clip import clip_named
 
-    return clip_named(text, [Path(folder) for folder in folder_paths.get_folder_paths("open_clip")])
+    if text is not None:
+        clip_named(text, model_folders("open_clip"))
+
+
+def load_open_clip(text: str) -> Clip:
+    """The model, for which other models leave the device when it needs room. Raises as `check_clip` and `Clip` do."""
+    from ..unlearning_core.metrics.clip import clip_named
+
+    device = comfy.model_management.get_torch_device()
+    make_room = partial(comfy.model_management.free_memory, device=device)
+    return clip_named(text, model_folders("open_clip"))(device, make_room)

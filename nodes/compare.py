@@ -10,14 +10,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..unlearning_core.prompts import lines
-from .clip import clip_input, clip_loader
-from .metric import backbone_input, lpips_folders, prompt_inputs
-from .quality import check_fid, fid_input, inception_folders
-from .report import prefix_input, save_report
-from .studio import Plan, Studio, check_prompts, device, fresh_input, sampling_inputs, seed_inputs
+from .clip import check_clip, clip_input
+from .folders import model_folders
+from .metric import backbone_input
+from .quality import check_fid, fid_input, load_networks
+from .report import check_prefix, prefix_input, save_report
+from .studio import Studio, check_prompts, device, fresh_input, plan_of, prompt_inputs, sampling_inputs, seed_inputs
 from .types import UnlearningJudge
 
-MODELS = 10
+MODELS = 100  # the most that Autogrow takes
 
 
 class CompareMethods(io.ComfyNode):
@@ -56,7 +57,7 @@ class CompareMethods(io.ComfyNode):
                 backbone_input(),
                 clip_input(),
                 fid_input(),
-                *seed_inputs(seeds=2, forget_seeds=4),
+                *seed_inputs(),
                 *sampling_inputs(),
                 prefix_input("comparison"),
                 fresh_input(),
@@ -80,6 +81,7 @@ class CompareMethods(io.ComfyNode):
         backbone: str = "alex",
         clip_model: str | None = None,
         fid: bool = False,
+        filename_prefix: str | None = None,
     ) -> bool | str:
         from ..unlearning_core.metrics.backbones import check_available
 
@@ -87,11 +89,11 @@ class CompareMethods(io.ComfyNode):
             check_prompts(retain_prompts, forget_prompts)
             if names is not None:
                 model_names(lines(names), len(models))
-            if clip_model is not None:
-                clip_loader(clip_model)
+            check_prefix(filename_prefix)
+            check_clip(clip_model)
             check_fid(fid)
             for needed in {backbone, "alex"}:
-                check_available(needed, lpips_folders())
+                check_available(needed, model_folders("lpips"))
         except (ValueError, OSError) as error:
             return str(error)
         return True
@@ -117,33 +119,23 @@ class CompareMethods(io.ComfyNode):
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.evaluation import evaluate, leaderboard, report
+        from ..unlearning_core.metrics.evaluation import Candidate, evaluate, leaderboard, report
         from ..unlearning_core.metrics.figures import comparison_sheet, tradeoff_plot
-        from ..unlearning_core.metrics.inception import Fid
         from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
+        from ..unlearning_core.metrics.retention import count_shots
 
-        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
+        check_prefix(filename_prefix)
+        plan = plan_of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
         named = dict(zip(model_names(lines(names), len(models)), models.values(), strict=True))
-        studio = Studio(clip, vae, **sampling, pictures=(1 + len(models)) * len(plan.shots), fresh=fresh_pictures)
+        studio = Studio(clip, vae, **sampling, pictures=count_shots(plan, len(models)), fresh=fresh_pictures)
         studio.check(base_model, max(SMALLEST_SIDE["alex"], SMALLEST_SIDE[backbone]))
-        base = studio.filled(base_model, plan)
+        networks = load_networks(clip_model, fid)
+        lpips = networks.alexnet if backbone == "alex" else Lpips(backbone, model_folders("lpips"), device())
+        base = studio.cached(base_model)
         drawings = {name: studio.cached(model) for name, model in named.items()}
-        alexnet = Lpips("alex", lpips_folders(), device())
-        evaluations = evaluate(
-            base,
-            drawings,
-            alexnet if backbone == "alex" else Lpips(backbone, lpips_folders(), device()),
-            alexnet,
-            plan.retain,
-            plan.forget,
-            plan.seeds,
-            plan.forget_seeds,
-            studio.settings(base_model),
-            judge,
-            clip_loader(clip_model)(device()),
-            Fid(inception_folders(), device()) if fid else None,
-            studio.bare(base_model),
-        )
+        candidates = {name: Candidate(drawings[name], studio.identity(model)) for name, model in named.items()}
+        settings, again = studio.settings(base_model), studio.bare(base_model)
+        evaluations = evaluate(base, candidates, lpips, networks, plan, settings, judge, again)
         table = leaderboard(evaluations)
         plot, sheet = tradeoff_plot(evaluations), comparison_sheet(base, drawings, evaluations)
         summary, values = report(evaluations)
@@ -164,11 +156,12 @@ class CompareMethods(io.ComfyNode):
 def model_names(names: tuple[str, ...], count: int) -> list[str]:
     """A name for each model: the given ones, then `model 2` and so on.
 
-    Raises ValueError when there are more names than models, or two are the same.
+    Raises ValueError when there are more names than models, two are the same, or one stands for the base.
     """
+    from ..unlearning_core.metrics.evaluation import check_names
+
     if len(names) > count:
         raise ValueError(f"names: {len(names)} lines for {count} models; write one a model, or fewer")
     named = [*names, *(f"model {index + 1}" for index in range(len(names), count))]
-    if len(set(named)) < count:
-        raise ValueError("names: two models have the same name; give each its own")
+    check_names(named)
     return named

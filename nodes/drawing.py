@@ -13,12 +13,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ..unlearning_core.metrics.drawing import Shot
+from ..unlearning_core.metrics.drawing import Shot, batch_size
 from .model import empty_latent, encode_prompt
 
 # Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.
 BATCHED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ddim", "ipndm", "deis", "uni_pc"}
-BATCH_PIXELS = 512 * 512 * 4  # sampled together
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Drawing:
         """Runs of shots that can share a sampling run."""
         for shape, group in groupby(shots, key=lambda shot: batch_shape(self.cond(shot[0]))):
             same = list(group)
-            pictures = max(1, BATCH_PIXELS // (self.width * self.height * 4))
-            size = min(16, pictures) if shape is not None and self.sampler in BATCHED else 1
+            together = shape is not None and self.sampler in BATCHED
+            size = batch_size(self.width, self.height) if together else 1
             yield from (same[start : start + size] for start in range(0, len(same), size))
 
     def _draw_batch(self, model: ModelPatcher, shots: list[Shot]) -> Tensor:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.prompts import lines
-from .metric import prompt_inputs
-from .report import prefix_input, save_report
-from .studio import Plan, Studio, check_prompts, fresh_input, sampling_inputs, seed_inputs
+from .report import check_prefix, prefix_input, save_report
+from .studio import (
+    Studio,
+    check_prompts,
+    fresh_input,
+    measured_inputs,
+    plan_of,
+    prompt_inputs,
+    sampling_inputs,
+    seed_inputs,
+)
 from .types import UnlearningJudge
 
 
@@ -30,13 +37,10 @@ class ForgettingMetric(io.ComfyNode):
             ),
             search_aliases=["UA", "IRA", "CRA", "unlearning accuracy", "UnlearnCanvas", "judge"],
             inputs=[
-                io.Model.Input("base_model", tooltip="The model before unlearning."),
-                io.Model.Input("unlearned_model", tooltip="The model after unlearning."),
-                io.Clip.Input("clip", tooltip="The text encoder of both."),
-                io.Vae.Input("vae", tooltip="The VAE of both."),
+                *measured_inputs(),
                 UnlearningJudge.Input("judge", tooltip="From Load Tiny T2I or one of the judge nodes."),
-                *prompt_inputs(),
-                *seed_inputs(seeds=2, forget_seeds=4),
+                *prompt_inputs("All must name one label that the judge knows."),
+                *seed_inputs(),
                 *sampling_inputs(),
                 prefix_input("forgetting"),
                 fresh_input(),
@@ -54,11 +58,17 @@ class ForgettingMetric(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, retain_prompts: str | None = None, forget_prompts: str | None = None) -> bool | str:
+    def validate_inputs(
+        cls,
+        retain_prompts: str | None = None,
+        forget_prompts: str | None = None,
+        filename_prefix: str | None = None,
+    ) -> bool | str:
         if forget_prompts is not None and not lines(forget_prompts):
             return "forget prompts: empty; write at least one prompt whose concept should be gone, one a line"
         try:
             check_prompts(retain_prompts, forget_prompts)
+            check_prefix(filename_prefix)
         except ValueError as error:
             return str(error)
         return True
@@ -80,24 +90,24 @@ class ForgettingMetric(io.ComfyNode):
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.drawing import BASE, UNLEARNED
-        from ..unlearning_core.metrics.forgetting import tallied
-        from ..unlearning_core.metrics.report import accuracy_values
-        from ..unlearning_core.metrics.retention import accuracy_figures, span
+        from ..unlearning_core.metrics.forgetting import measure_forgetting
+        from ..unlearning_core.metrics.report import forgetting_values
 
-        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
+        check_prefix(filename_prefix)
+        plan = plan_of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
         studio = Studio(clip, vae, **sampling, pictures=2 * len(plan.shots), fresh=fresh_pictures)
         studio.check(base_model, smallest=1)
-        base = tallied(judge, plan.forget, studio.cached(base_model), plan.shots, BASE)
-        unlearned = tallied(judge, plan.forget, studio.cached(unlearned_model), plan.shots, UNLEARNED)
-        seeds_used = {"seeds": span(plan.seeds), "forget seeds": span(plan.forget_seeds)}
-        settings = {**studio.settings(base_model), **seeds_used, "judge": judge.name}
-        summary = {"unlearned": asdict(unlearned), "base": asdict(base), "settings": settings}
-        rows = [f"| {name} | {value} |" for name, value in accuracy_figures(unlearned, base)]
-        notes = ", ".join(f"{name} {value}" for name, value in settings.items())
-        table = "\n".join(["| figure | value |", "|---|---|", *rows, "", notes])
-        files = save_report(filename_prefix, summary, list(accuracy_values(unlearned, base, settings)))
-        figures = (float("nan") if share is None else share for share in (unlearned.ua, unlearned.ira, unlearned.cra))
+        result = measure_forgetting(
+            studio.cached(base_model),
+            studio.cached(unlearned_model),
+            judge,
+            plan,
+            {**studio.settings(base_model), **studio.identity(unlearned_model)},
+        )
+        summary, table = result.summary(), result.markdown()
+        files = save_report(filename_prefix, summary, list(forgetting_values(result)))
+        shares = result.unlearned
+        figures = (float("nan") if share is None else share for share in (shares.ua, shares.ira, shares.cra))
         return io.NodeOutput(
             *figures,
             table,

@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from .clip import clip_input, clip_loader
+from .clip import check_clip, clip_input, load_open_clip
 from .types import UnlearningJudge
 
 LABELS = "a photo of a {}: cat, dog, horse, car, house\na painting by {}: Vincent van Gogh, Claude Monet"
@@ -23,6 +23,12 @@ def labels_input() -> io.Input:
         tooltip="What the judge chooses from. One domain a line: a caption with {} in the label's place, a colon, and "
         "two labels or more between commas. The forget prompts must share one label; prompts name labels as whole "
         "words.",
+    )
+
+
+def judge_output() -> io.Output:
+    return UnlearningJudge.Output(
+        display_name="JUDGE", tooltip="For Retention Metric, Forgetting Metric and Compare Methods."
     )
 
 
@@ -44,16 +50,15 @@ class CLIPJudge(io.ComfyNode):
             description="Names what a picture shows: the label whose caption is nearest to it in an open_clip model.",
             search_aliases=["zero-shot classifier", "CLIP", "open_clip", "judge", "unlearning accuracy"],
             inputs=[clip_input(), labels_input()],
-            outputs=[UnlearningJudge.Output(display_name="JUDGE", tooltip="For Retention and Forgetting Metric.")],
+            outputs=[judge_output()],
         )
 
     @classmethod
     def validate_inputs(cls, clip_model: str | None = None, labels: str | None = None) -> bool | str:
         try:
             check_labels(labels)
-            if clip_model is not None:
-                clip_loader(clip_model)
-        except ValueError as error:
+            check_clip(clip_model)
+        except (ValueError, OSError) as error:
             return str(error)
         return True
 
@@ -61,8 +66,7 @@ class CLIPJudge(io.ComfyNode):
     def execute(cls, clip_model: str, labels: str) -> io.NodeOutput:
         from ..unlearning_core.metrics.judges import ClipJudge, parse_domains
 
-        domains = parse_domains(labels)
-        return io.NodeOutput(ClipJudge(clip_loader(clip_model)(comfy.model_management.get_torch_device()), domains))
+        return io.NodeOutput(ClipJudge(load_open_clip(clip_model), parse_domains(labels)))
 
 
 class DiffusionClassifierJudge(io.ComfyNode):
@@ -83,7 +87,7 @@ class DiffusionClassifierJudge(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 labels_input(),
             ],
-            outputs=[UnlearningJudge.Output(display_name="JUDGE", tooltip="For Retention and Forgetting Metric.")],
+            outputs=[judge_output()],
         )
 
     @classmethod

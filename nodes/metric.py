@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..unlearning_core.patch import UnlearningPatch as Patch
-from .report import prefix_input, save_report
-from .studio import Plan, Studio, check_prompts, device, fresh_input, sampling_inputs, seed_inputs
+from .folders import model_folders
+from .report import check_prefix, prefix_input, save_report
+from .studio import (
+    Studio,
+    check_prompts,
+    device,
+    fresh_input,
+    measured_inputs,
+    plan_of,
+    prompt_inputs,
+    sampling_inputs,
+    seed_inputs,
+)
 from .types import UnlearningJudge, UnlearningPatch
 
 
@@ -30,12 +39,9 @@ class RetentionMetric(io.ComfyNode):
             ),
             search_aliases=["LPIPS", "model integrity", "compare models", "unlearning", "collateral damage"],
             inputs=[
-                io.Model.Input("base_model", tooltip="The model before unlearning."),
-                io.Model.Input("unlearned_model", tooltip="The model after unlearning."),
-                io.Clip.Input("clip", tooltip="The text encoder of both."),
-                io.Vae.Input("vae", tooltip="The VAE of both."),
+                *measured_inputs(),
                 *prompt_inputs(),
-                *seed_inputs(seeds=2, forget_seeds=4),
+                *seed_inputs(),
                 *sampling_inputs(),
                 UnlearningJudge.Input(
                     "judge",
@@ -64,13 +70,18 @@ class RetentionMetric(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, retain_prompts: str | None = None, forget_prompts: str | None = None, backbone: str = "alex"
+        cls,
+        retain_prompts: str | None = None,
+        forget_prompts: str | None = None,
+        backbone: str = "alex",
+        filename_prefix: str | None = None,
     ) -> bool | str:
         from ..unlearning_core.metrics.backbones import check_available
 
         try:
             check_prompts(retain_prompts, forget_prompts)
-            check_available(backbone, lpips_folders())
+            check_prefix(filename_prefix)
+            check_available(backbone, model_folders("lpips"))
         except (ValueError, OSError) as error:
             return str(error)
         return True
@@ -98,19 +109,18 @@ class RetentionMetric(io.ComfyNode):
         from ..unlearning_core.metrics.report import retention_values
         from ..unlearning_core.metrics.retention import count_shots, measure
 
-        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
-        pictures = count_shots(plan.retain, plan.forget, seeds, forget_seeds)
-        studio = Studio(clip, vae, **sampling, pictures=pictures, fresh=fresh_pictures)
+        check_prefix(filename_prefix)
+        plan = plan_of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
+        studio = Studio(clip, vae, **sampling, pictures=count_shots(plan), fresh=fresh_pictures)
         studio.check(base_model, SMALLEST_SIDE[backbone])
+        lpips = Lpips(backbone, model_folders("lpips"), device())
+        settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
         result, sheet = measure(
-            studio.filled(base_model, plan),
+            studio.cached(base_model),
             studio.cached(unlearned_model),
-            Lpips(backbone, lpips_folders(), device()),
-            plan.retain,
-            plan.forget,
-            plan.seeds,
-            plan.forget_seeds,
-            studio.settings(base_model),
+            lpips,
+            plan,
+            {**settings, "patch": patch.digest} if patch else settings,
             judge,
             studio.bare(base_model),
         )
@@ -127,30 +137,6 @@ class RetentionMetric(io.ComfyNode):
         return io.NodeOutput(
             result.integrity, distance, table, json.dumps(summary, indent=2), sheet, measured, ui=shown
         )
-
-
-def lpips_folders() -> list[Path]:
-    """ComfyUI's models/lpips folders."""
-    return [Path(folder) for folder in folder_paths.get_folder_paths("lpips")]
-
-
-def prompt_inputs() -> list[io.Input]:
-    """The prompts that every measuring node draws."""
-    return [
-        io.String.Input(
-            "retain_prompts",
-            multiline=True,
-            default="",
-            tooltip="Prompts whose pictures should stay as they were, one a line. Prompts that were not "
-            "trained on say most.",
-        ),
-        io.String.Input(
-            "forget_prompts",
-            multiline=True,
-            default="",
-            tooltip="Prompts whose pictures should change, one a line. May be empty.",
-        ),
-    ]
 
 
 def backbone_input() -> io.Input:

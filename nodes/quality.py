@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .clip import clip_input, clip_loader
-from .metric import lpips_folders, prompt_inputs
-from .report import prefix_input, save_report
-from .studio import Plan, Studio, check_prompts, device, fresh_input, sampling_inputs, seed_inputs
+from .clip import check_clip, clip_input, load_open_clip
+from .folders import model_folders
+from .report import check_prefix, prefix_input, save_report
+from .studio import (
+    Studio,
+    check_prompts,
+    device,
+    fresh_input,
+    measured_inputs,
+    plan_of,
+    prompt_inputs,
+    sampling_inputs,
+    seed_inputs,
+)
+
+if TYPE_CHECKING:
+    from ..unlearning_core.metrics.quality import Networks
 
 
 def fid_input() -> io.Input:
@@ -30,12 +41,17 @@ def check_fid(fid: bool) -> None:
     if fid:
         from ..unlearning_core.metrics.inception import check_inception
 
-        check_inception(inception_folders())
+        check_inception(model_folders("inception"))
 
 
-def inception_folders() -> list[Path]:
-    """ComfyUI's models/inception folders."""
-    return [Path(folder) for folder in folder_paths.get_folder_paths("inception")]
+def load_networks(clip_model: str, fid: bool) -> Networks:
+    """What sees the pictures. Raises FileNotFoundError for missing weights, ValueError for damaged ones."""
+    from ..unlearning_core.metrics.inception import Fid
+    from ..unlearning_core.metrics.lpips import Lpips
+    from ..unlearning_core.metrics.quality import Networks
+
+    alexnet = Lpips("alex", model_folders("lpips"), device())
+    return Networks(alexnet, load_open_clip(clip_model), Fid(model_folders("inception"), device()) if fid else None)
 
 
 class CLIPScoreFrechet(io.ComfyNode):
@@ -47,18 +63,15 @@ class CLIPScoreFrechet(io.ComfyNode):
             category="unlearning",
             description=(
                 "CLIPScore of both models' pictures and their prompts, and how far the unlearned pictures are from "
-                "the base's as a set: Fréchet distance on AlexNet features, CMMD, and FID where its weights are."
+                "the base's as a set: Fréchet distance on AlexNet features, CMMD, and FID when it is switched on."
             ),
             search_aliases=["FID", "CMMD", "CLIPScore", "Frechet", "image quality", "unlearning"],
             inputs=[
-                io.Model.Input("base_model", tooltip="The model before unlearning."),
-                io.Model.Input("unlearned_model", tooltip="The model after unlearning."),
-                io.Clip.Input("clip", tooltip="The text encoder of both."),
-                io.Vae.Input("vae", tooltip="The VAE of both."),
+                *measured_inputs(),
                 *prompt_inputs(),
                 clip_input(),
                 fid_input(),
-                *seed_inputs(seeds=2, forget_seeds=4),
+                *seed_inputs(),
                 *sampling_inputs(),
                 prefix_input("quality"),
                 fresh_input(),
@@ -79,15 +92,16 @@ class CLIPScoreFrechet(io.ComfyNode):
         forget_prompts: str | None = None,
         clip_model: str | None = None,
         fid: bool = False,
+        filename_prefix: str | None = None,
     ) -> bool | str:
         from ..unlearning_core.metrics.backbones import check_available
 
         try:
             check_prompts(retain_prompts, forget_prompts)
-            if clip_model is not None:
-                clip_loader(clip_model)
+            check_prefix(filename_prefix)
+            check_clip(clip_model)
             check_fid(fid)
-            check_available("alex", lpips_folders())
+            check_available("alex", model_folders("lpips"))
         except (ValueError, OSError) as error:
             return str(error)
         return True
@@ -110,31 +124,26 @@ class CLIPScoreFrechet(io.ComfyNode):
         fresh_pictures: bool = False,
         **sampling: Any,
     ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.inception import Fid
-        from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
+        from ..unlearning_core.metrics.lpips import SMALLEST_SIDE
         from ..unlearning_core.metrics.quality import measure_quality
         from ..unlearning_core.metrics.report import quality_values
 
-        plan = Plan.of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
+        check_prefix(filename_prefix)
+        plan = plan_of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
         studio = Studio(clip, vae, **sampling, pictures=2 * len(plan.shots), fresh=fresh_pictures)
         studio.check(base_model, SMALLEST_SIDE["alex"])
+        networks = load_networks(clip_model, fid)
         result = measure_quality(
-            studio.filled(base_model, plan),
+            studio.cached(base_model),
             studio.cached(unlearned_model),
-            Lpips("alex", lpips_folders(), device()),
-            plan.retain,
-            plan.forget,
-            plan.seeds,
-            plan.forget_seeds,
-            studio.settings(base_model),
-            clip_loader(clip_model)(device()),
-            Fid(inception_folders(), device()) if fid else None,
+            networks,
+            plan,
+            {**studio.settings(base_model), **studio.identity(unlearned_model)},
         )
         summary, table = result.summary(), result.markdown()
         files = save_report(filename_prefix, summary, list(quality_values(result)))
-        score = result.clip_score.unlearned if result.clip_score else float("nan")
         return io.NodeOutput(
-            score,
+            result.clip_score.unlearned,
             result.frechet_alexnet,
             table,
             json.dumps(summary, indent=2),

@@ -24,6 +24,13 @@ def prefix_input(default: str) -> io.Input:
     )
 
 
+def check_prefix(prefix: str | None) -> None:
+    """Raises ValueError for a prefix out of the output folder, where saving is refused; None is a link."""
+    output = Path(folder_paths.get_output_directory()).resolve()
+    if prefix is not None and not (output / prefix).resolve().parent.is_relative_to(output):
+        raise ValueError(f"filename prefix: {prefix!r} leads out of ComfyUI's output folder; write a name within it")
+
+
 def save_report(prefix: str, summary: dict[str, Any], values: Sequence[Value]) -> list[dict[str, str]]:
     """Writes both files under the next free name; tells the front end which they are."""
     from ..unlearning_core.metrics.report import write_report

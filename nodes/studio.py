@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +21,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..unlearning_core.metrics.cache import PictureCache, digest, tensors
-from ..unlearning_core.metrics.drawing import Draw, Shot, check_size, chunks, shots_of
+from ..unlearning_core.metrics.drawing import Draw, Plan, check_size
 from ..unlearning_core.prompts import check_measured, lines
 from .drawing import Drawing
 
@@ -37,8 +39,37 @@ TRAITS = (
 )
 
 
-def seed_inputs(seeds: int, forget_seeds: int) -> list[io.Input]:
-    """First seed, and the counts of seeds with these defaults."""
+def measured_inputs() -> list[io.Input]:
+    """The two models that are compared, and what they share."""
+    return [
+        io.Model.Input("base_model", tooltip="The model before unlearning."),
+        io.Model.Input("unlearned_model", tooltip="The model after unlearning."),
+        io.Clip.Input("clip", tooltip="The text encoder of both."),
+        io.Vae.Input("vae", tooltip="The VAE of both."),
+    ]
+
+
+def prompt_inputs(forget: str = "May be empty.") -> list[io.Input]:
+    """The prompts that every measuring node draws; `forget` ends the tooltip of the second box."""
+    return [
+        io.String.Input(
+            "retain_prompts",
+            multiline=True,
+            default="",
+            tooltip="Prompts whose pictures should stay as they were, one a line. Prompts that were not "
+            "trained on say most. A prompt that comes twice counts once.",
+        ),
+        io.String.Input(
+            "forget_prompts",
+            multiline=True,
+            default="",
+            tooltip=f"Prompts whose pictures should change, one a line. {forget}",
+        ),
+    ]
+
+
+def seed_inputs() -> list[io.Input]:
+    """First seed, and the counts of seeds."""
     return [
         io.Int.Input(
             "seed",
@@ -50,14 +81,14 @@ def seed_inputs(seeds: int, forget_seeds: int) -> list[io.Input]:
         ),
         io.Int.Input(
             "seeds",
-            default=seeds,
+            default=2,
             min=1,
             max=1000,
             tooltip="Pictures for each retain prompt, with seeds from `seed` upwards. Range 1 to 1000.",
         ),
         io.Int.Input(
             "forget_seeds",
-            default=forget_seeds,
+            default=4,
             min=1,
             max=1000,
             tooltip="Pictures for each forget prompt, with seeds from `seed` upwards. Range 1 to 1000.",
@@ -65,30 +96,13 @@ def seed_inputs(seeds: int, forget_seeds: int) -> list[io.Input]:
     ]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a measuring node draws."""
-
-    retain: tuple[str, ...]
-    forget: tuple[str, ...]
-    seeds: range
-    forget_seeds: range
-
-    @classmethod
-    def of(cls, retain_prompts: str, forget_prompts: str, seed: int, seeds: int, forget_seeds: int) -> Plan:
-        """From a node's inputs. Raises ValueError when there is nothing to measure, or a prompt is in both boxes."""
-        retain, forget = lines(retain_prompts), lines(forget_prompts)
-        check_measured(retain, forget)
-        return cls(retain, forget, range(seed, seed + seeds), range(seed, seed + forget_seeds))
-
-    @property
-    def shots(self) -> list[Shot]:
-        """Of one model."""
-        return shots_of(self.retain, self.seeds) + shots_of(self.forget, self.forget_seeds)
+def plan_of(retain_prompts: str, forget_prompts: str, seed: int, seeds: int, forget_seeds: int) -> Plan:
+    """What a node draws. Raises ValueError as `Plan` does."""
+    return Plan.of(lines(retain_prompts), lines(forget_prompts), seed, seeds, forget_seeds)
 
 
 def check_prompts(retain_prompts: str | None, forget_prompts: str | None) -> None:
-    """Raises ValueError as `Plan.of` does; None is a link, and checked when it runs."""
+    """Raises ValueError as `plan_of` does; None is a link, and checked when it runs."""
     if retain_prompts is not None:
         check_measured(lines(retain_prompts), lines(forget_prompts or ""))
 
@@ -144,7 +158,9 @@ class Studio:
             bar.update(count)
 
         self._drawing = Drawing(clip, vae, sampler_name, scheduler, steps, cfg, width, height, on_step)
-        self._digests: dict[int, str] = {}
+        self._digests: dict[int, str] = {}  # by the id of a network
+        self._identities: dict[int, str] = {}  # by the id of a MODEL
+        self._cond_digest = functools.cache(lambda prompt: digest(tensors(self._drawing.cond(prompt))))
 
     def bare(self, model: ModelPatcher) -> Draw:
         """Draws everything again."""
@@ -152,23 +168,35 @@ class Studio:
 
     def cached(self, model: ModelPatcher) -> Draw:
         """Draws what is not in the cache."""
-        key = {**self.settings(model), "weights": self._weights(model), "vae": self._vae_digest(), **traits(model)}
+        key = {
+            **self._sampling(model),
+            "weights": self._identity(model),
+            "vae": self._vae_digest(),
+            "negative": self._cond_digest(""),
+            "device": str(model.load_device),
+            "torch": torch.__version__,
+        }
+        return self._cache.drawing(lambda prompt: {**key, "cond": self._cond_digest(prompt)}, self.bare(model))
 
-        def key_of(prompt: str) -> dict[str, Any]:
-            conds = [tensors(self._drawing.cond(text)) for text in (prompt, "")]
-            return {**key, "cond": digest(*conds)}
+    def settings(self, base_model: ModelPatcher) -> dict[str, Any]:
+        """How pictures are drawn and with which weights, for a report."""
+        return {
+            **self._sampling(base_model),
+            "base": self._identity(base_model)[:16],
+            "VAE": self._vae_digest()[:16],
+            "text encoder": self._cond_digest("")[:16],
+        }
 
-        return self._cache.drawing(key_of, self.bare(model))
+    def identity(self, unlearned_model: ModelPatcher) -> dict[str, str]:
+        """Which model was measured, for a report."""
+        return {"unlearned": self._identity(unlearned_model)[:16]}
 
-    def filled(self, model: ModelPatcher, plan: Plan) -> Draw:
-        """`cached` with all of the plan's pictures in the cache, so that two models need not take turns later."""
-        draw = self.cached(model)
-        for chunk in chunks(plan.shots):
-            draw(chunk)
-        return draw
+    def check(self, model: ModelPatcher, smallest: int) -> None:
+        """Raises ValueError for a picture size that `model` cannot draw, or below the `smallest` side in pixels."""
+        ratio = model.get_model_object("latent_format").spacial_downscale_ratio
+        check_size(self._drawing.width, self._drawing.height, ratio, smallest)
 
-    def settings(self, model: ModelPatcher) -> dict[str, Any]:
-        """How the pictures of `model` are drawn, for a report."""
+    def _sampling(self, model: ModelPatcher) -> dict[str, Any]:
         drawing = self._drawing
         return {
             "model": type(model.model.model_config).__name__,
@@ -180,10 +208,12 @@ class Studio:
             "precision": str(model.model.get_dtype_inference()).removeprefix("torch."),
         }
 
-    def check(self, model: ModelPatcher, smallest: int) -> None:
-        """Raises ValueError for a picture size that `model` cannot draw, or below the `smallest` side in pixels."""
-        ratio = model.get_model_object("latent_format").spacial_downscale_ratio
-        check_size(self._drawing.width, self._drawing.height, ratio, smallest)
+    def _identity(self, model: ModelPatcher) -> str:
+        """The digest of the weights, and of everything on the MODEL that changes its pictures."""
+        if id(model) not in self._identities:
+            content = json.dumps([self._weights(model), traits(model)], sort_keys=True)
+            self._identities[id(model)] = hashlib.sha256(content.encode()).hexdigest()
+        return self._identities[id(model)]
 
     def _weights(self, model: ModelPatcher) -> str:
         """The weights without the patches on them: clones of one model share them, and their digest."""
@@ -194,14 +224,15 @@ class Studio:
         return self._digests[id(model.model)]
 
     def _vae_digest(self) -> str:
-        vae = self._drawing.vae.first_stage_model
-        return self._digests.setdefault(id(vae), digest(vae.state_dict()))
+        network = self._drawing.vae.first_stage_model
+        if id(network) not in self._digests:
+            self._digests[id(network)] = digest(network.state_dict())
+        return self._digests[id(network)]
 
 
 def traits(model: ModelPatcher) -> dict[str, Any]:
-    """Everything on a MODEL besides its weights that changes pictures, and where it computes."""
-    described = {name: described_value(getattr(model, name)) for name in TRAITS}
-    return {**described, "device": str(model.load_device), "torch": torch.__version__}
+    """Everything on a MODEL besides its weights that changes pictures."""
+    return {name: described_value(getattr(model, name)) for name in TRAITS}
 
 
 def described_value(value: Any) -> Any:

@@ -21,6 +21,7 @@ from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from comfy_api.latest import io
 from torch import Tensor
 
+from .folders import model_folders
 from .types import UnlearningJudge
 
 MODEL_FOLDER = Path(__file__).parents[1] / "unlearning_core" / "tiny" / "model"
@@ -55,7 +56,7 @@ class LoadTinyT2I(io.ComfyNode):
 
         judge = Judge.load(
             MODEL_FOLDER / "judge.safetensors",
-            folders=[Path(folder) for folder in folder_paths.get_folder_paths("lpips")],
+            folders=model_folders("lpips"),
         )
         return io.NodeOutput(load_model(MODEL_FOLDER), load_clip(MODEL_FOLDER), load_vae(MODEL_FOLDER), judge)
 

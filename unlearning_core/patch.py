@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from . import __version__
 from .deltas import low_rank_product
+from .files import write_atomically
 from .fingerprint import Fingerprint
 
 if TYPE_CHECKING:
@@ -110,13 +109,8 @@ class UnlearningPatch:
 
     def save(self, path: Path) -> None:
         """Writes the file in one move, the same bytes for the same patch."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-        try:
+        with write_atomically(path) as partial:
             partial.write_bytes(_sorted_header(save(self.tensors, self.record.to_metadata())))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> UnlearningPatch:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from .hosts.diffusers import DiffusersModel
+from .metrics.drawing import batch_size
 from .model import noise_prediction
-
-BATCH = 16  # pictures drawn together
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Sampling:
 @torch.no_grad()
 def draw(model: DiffusersModel, shots: Sequence[tuple[str, int]], sampling: Sampling) -> Tensor:
     """Pictures [len(shots), H, W, 3] in 0..1 on the CPU of (prompt, seed) pairs."""
-    batches = [shots[start : start + BATCH] for start in range(0, len(shots), BATCH)]
+    size = batch_size(sampling.width, sampling.height)
+    batches = [shots[start : start + size] for start in range(0, len(shots), size)]
     return torch.cat([_draw_batch(model, batch, sampling) for batch in batches])
 
 

@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 
 const NODES = ["RetentionMetric", "ForgettingMetric", "CLIPScoreFrechet", "CompareMethods"];
 const WIDGET = "figures";
-const WAITING = "Run the workflow: the figures come here, pictures below.";
+const WAITING = "Run the workflow: the figures come here.";
 const PROMPTS_HEIGHT = 140;
 const FIGURES_HEIGHT = 215;
 const STYLE = `
@@ -30,14 +30,19 @@ function renderTable(block) {
   for (const line of [head, ...body]) {
     const row = table.insertRow();
     row.style.borderBottom = "1px solid var(--border-color)";
-    for (const text of line.slice(1, -1).split("|")) {
+    for (const text of cells(line)) {
       const cell = document.createElement(line === head ? "th" : "td");
-      cell.textContent = text.trim();
+      cell.textContent = text;
       cell.style.cssText = "padding: 1px 8px 1px 0; text-align: left;";
       row.append(cell);
     }
   }
   return table;
+}
+
+/** A row's texts; a backslash stands before each | and \ that belongs to one. */
+function cells(line) {
+  return line.match(/(?:\\.|[^\\|])+/g).map((text) => text.trim().replace(/\\(.)/g, "$1"));
 }
 
 function renderText(text) {

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from unlearning_core.metrics.cache import PictureCache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.metrics.drawing import Shot
-from unlearning_core.metrics.evaluation import Evaluation, evaluate, leaderboard, report
+from unlearning_core.metrics.drawing import Draw, Plan, Shot
+from unlearning_core.metrics.evaluation import Candidate, Evaluation, evaluate, leaderboard, report
 from unlearning_core.metrics.figures import comparison_sheet, tradeoff_plot
+from unlearning_core.metrics.forgetting import Accuracies
 from unlearning_core.metrics.lpips import Lpips
+from unlearning_core.metrics.quality import Networks
 from unlearning_core.metrics.report import write_report
+from unlearning_core.metrics.retention import count_shots
+from unlearning_core.tiny.judge import Judge as NearestPicture
 
 RETAIN = ["a car in noto style", "a house", "a bear"]
 SETTINGS = {"model": "painted", "steps": 25}
@@ -30,23 +36,23 @@ def painted(shots: Sequence[Shot], change: float = 0.0) -> Tensor:
 
 
 MODELS = {"far": partial(painted, change=0.8), "near": partial(painted, change=0.2)}
+PLAN = Plan.of(RETAIN, ["a frog"], 5, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def evaluations() -> list[Evaluation]:
-    lpips = Lpips("alex")
-    return evaluate(
-        painted,
-        MODELS,
-        lpips,
-        lpips,
-        RETAIN,
-        ["a frog"],
-        range(2),
-        range(5, 8),
-        SETTINGS,
-        clip=Clip.load(SHIPPED_FOLDER),
-    )
+def networks() -> Networks:
+    return Networks(Lpips("alex"), Clip.load(SHIPPED_FOLDER))
+
+
+def evaluated(networks: Networks, models: Mapping[str, Draw], base: Draw = painted, **options: Any) -> list[Evaluation]:
+    candidates = {name: Candidate(draw, {"patch": f"digest of {name}"}) for name, draw in models.items()}
+    given = {"plan": PLAN, "settings": SETTINGS, "judge": None, "base_again": painted, **options}
+    return evaluate(base, candidates, networks.alexnet, networks, **given)
+
+
+@pytest.fixture(scope="module")
+def evaluations(networks: Networks) -> list[Evaluation]:
+    return evaluated(networks, MODELS)
 
 
 def test_the_leaderboard_has_the_least_integrity_first(evaluations: list[Evaluation]) -> None:
@@ -55,6 +61,69 @@ def test_the_leaderboard_has_the_least_integrity_first(evaluations: list[Evaluat
     assert [row.split(" | ")[0] for row in rows] == ["| near", "| far"]
     assert f"{evaluations[0].retention.integrity:.4f}" in rows[0]
     assert "model painted, steps 25" in leaderboard(evaluations)
+    assert "digest of" not in leaderboard(evaluations)
+
+
+def test_the_base_is_drawn_and_judged_once(networks: Networks, tmp_path: Path) -> None:
+    drawn: list[Shot] = []
+    judged: list[int] = []
+
+    def counting(shots: Sequence[Shot], change: float) -> Tensor:
+        drawn.extend(shots)
+        return painted(shots, change)
+
+    class Judge:
+        name, domains = "all frogs", {"thing": ("frog", "car")}
+
+        def classify(self, pictures: Tensor, domains: Collection[str]) -> dict[str, list[str]]:
+            judged.append(len(pictures))
+            return {domain: ["frog"] * len(pictures) for domain in domains}
+
+    cache = PictureCache(tmp_path)
+    changes = {"base": 0.0, "far": 0.8, "near": 0.2}
+    base, *models = (
+        cache.drawing(partial(lambda name, prompt: {"model": name}, name), partial(counting, change=change))
+        for name, change in changes.items()
+    )
+    again = partial(counting, change=0.0)
+    found = evaluated(networks, dict(zip(MODELS, models, strict=True)), base, judge=Judge(), base_again=again)
+    assert len(drawn) == count_shots(PLAN, models=2)
+    assert sum(judged) == 3 * len(PLAN.shots)
+    assert found[0].retention.base_accuracies == found[1].retention.base_accuracies == Accuracies(0, 0, None, 1 / 5 * 3)
+
+
+def test_a_nan_picture_is_named_after_its_model(networks: Networks) -> None:
+    def broken(shots: Sequence[Shot]) -> Tensor:
+        return painted(shots) * torch.nan
+
+    with pytest.raises(ValueError, match="sa: its picture of 'a car in noto style' with seed 5 has NaN"):
+        evaluated(networks, MODELS | {"sa": broken})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": {"base model": painted}}, "'base model' stands for the base itself"),
+        ({"plan": Plan.of(["a car"], [], 0, 1, 1)}, "needs two pictures"),
+        (
+            {"judge": NearestPicture.load(), "plan": Plan.of(RETAIN, ["a sofa"], 0, 1, 1)},
+            "share nothing that the judge",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_drawing(
+    networks: Networks, options: dict[str, Any], message: str
+) -> None:
+    def not_drawn(shots: Sequence[Shot]) -> Tensor:
+        pytest.fail("drawn")
+
+    with pytest.raises(ValueError, match=message):
+        evaluated(networks, **{"models": MODELS, **options}, base=not_drawn, base_again=not_drawn)
+
+
+def test_a_bar_in_a_name_does_not_break_the_table(networks: Networks) -> None:
+    row = leaderboard(evaluated(networks, {r"a|b\c": painted})).splitlines()[2]
+    assert row.startswith(r"| a\|b\\c | 0.0000 |")
 
 
 def test_the_plot_has_a_point_for_each_model(evaluations: list[Evaluation]) -> None:
@@ -81,6 +150,7 @@ def test_every_figure_and_setting_is_in_the_files(evaluations: list[Evaluation],
     read = json.loads(paths[0].read_text(encoding="utf-8"))["models"][0]
     assert read["retention"]["integrity"] == evaluations[0].retention.integrity
     assert read["retention"]["settings"]["steps"] == 25
+    assert read["quality"]["settings"]["patch"] == read["retention"]["settings"]["patch"] == "digest of near"
     rows = list(csv.DictReader(paths[1].open(encoding="utf-8", newline="")))
     [seed_six] = [
         row["value"]
@@ -88,6 +158,6 @@ def test_every_figure_and_setting_is_in_the_files(evaluations: list[Evaluation],
         if (row["model"], row["figure"], row["prompt"], row["seed"]) == ("near", "lpips", "a frog", "6")
     ]
     assert float(seed_six) == evaluations[0].retention.forget[0].lpips[1]
-    assert {"integrity", "psnr", "setting steps", "frechet alexnet", "cmmd", "clip score forget"} <= {
+    assert {"integrity", "psnr", "setting patch", "pictures", "frechet alexnet", "cmmd", "clip score forget"} <= {
         row["figure"] for row in rows
     }

@@ -34,8 +34,10 @@ def examples() -> tuple[Tensor, Tensor]:
     return example("ref").repeat(2, 1, 1, 1), torch.cat([example("p0"), example("p1")])
 
 
-@pytest.mark.parametrize("backbone", ["alex", *(name for name in ("vgg", "squeeze") if find_features(name, SHARED))])
+@pytest.mark.parametrize("backbone", PUBLISHED)
 def test_published_distances(backbone: str) -> None:
+    if not find_features(backbone, SHARED):
+        pytest.skip(f"{backbone}'s weights are not on this machine")
     distances = Lpips(backbone, SHARED).distance(*examples())
     assert distances.tolist() == pytest.approx(PUBLISHED[backbone], abs=1e-4)
 
@@ -48,7 +50,25 @@ def test_a_picture_is_at_zero_from_itself(alex: Lpips) -> None:
 
 def test_batches_do_not_change_distances(alex: Lpips) -> None:
     a, b = (pictures.repeat(3, 1, 1, 1) for pictures in examples())
-    assert torch.allclose(alex.distance(a, b, batch_size=4), alex.distance(a, b, batch_size=1), atol=1e-6)
+    alone = [alex.distance(*pair).item() for pair in zip(a.split(1), b.split(1), strict=True)]
+    assert alex.distance(a, b).tolist() == pytest.approx(alone, abs=1e-6)
+    heat = torch.cat([alex.heat_map(*pair) for pair in zip(a.split(4), b.split(4), strict=True)])
+    assert torch.allclose(alex.heat_map(a, b), heat, atol=1e-6)
+
+
+def test_large_pictures_are_compared_one_by_one(alex: Lpips, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    forward = alex._net.forward
+
+    def counting(a: Tensor, b: Tensor) -> Tensor:
+        seen.append(len(a))
+        result: Tensor = forward(a, b)
+        return result
+
+    monkeypatch.setattr(alex._net, "forward", counting)
+    pictures = torch.rand(3, 64, 16384, 3, generator=torch.Generator().manual_seed(0))
+    assert alex.distance(pictures, pictures).tolist() == [0, 0, 0]
+    assert seen == [1, 1, 1]
 
 
 def test_the_heat_map_shows_where(alex: Lpips) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,14 @@ from torch import Tensor
 
 from unlearning_core.metrics import inception
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.metrics.drawing import Shot
+from unlearning_core.metrics.drawing import Plan, Shot
+from unlearning_core.metrics.evaluation import Candidate, evaluate
 from unlearning_core.metrics.inception import CHECKPOINT, Fid, InceptionNotFound
 from unlearning_core.metrics.lpips import Lpips
-from unlearning_core.metrics.quality import Quality, measure_quality
+from unlearning_core.metrics.quality import Networks, Quality, measure_quality
 
 RETAIN = ["a car in noto style", "a house"]
+PLAN = Plan.of(RETAIN, ["a frog"], 0, 3, 2)
 
 
 def painted(shots: Sequence[Shot], change: float = 0.0) -> Tensor:
@@ -26,35 +30,34 @@ def painted(shots: Sequence[Shot], change: float = 0.0) -> Tensor:
     return torch.lerp(torch.stack(pictures), torch.tensor(0.5), change)
 
 
-def run(change: float, clip: Clip | None = None, fid: Fid | None = None, **changes: object) -> Quality:
-    options = {"retain": RETAIN, "forget": ["a frog"], "seeds": range(3), "forget_seeds": range(2), "settings": {}}
-    lpips = Lpips("alex")
-    return measure_quality(
-        painted,
-        lambda shots: painted(shots, change),
-        lpips,
-        **{**options, **changes},  # type: ignore[arg-type]
-        clip=clip,
-        fid=fid,
-    )
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return Clip.load(SHIPPED_FOLDER)
 
 
-def test_the_figures_grow_with_the_change_and_are_zero_without() -> None:
-    clip = Clip.load(SHIPPED_FOLDER)
+def run(change: float, clip: Clip, fid: Fid | None = None, plan: Plan = PLAN) -> Quality:
+    networks = Networks(Lpips("alex"), clip, fid)
+    return measure_quality(painted, lambda shots: painted(shots, change), networks, plan, {})
+
+
+def test_the_figures_grow_with_the_change_and_are_zero_without(clip: Clip) -> None:
     same, near, far = (run(change, clip) for change in (0.0, 0.2, 0.8))
     assert same.frechet_alexnet == pytest.approx(0, abs=1e-6) and same.cmmd == pytest.approx(0, abs=1e-6)
     assert 0 < near.frechet_alexnet < far.frechet_alexnet
-    assert same.clip_score and same.clip_score.unlearned == same.clip_score.base
+    assert same.clip_score.unlearned == same.clip_score.base
     assert far.forget_clip_score and far.forget_clip_score.unlearned != far.forget_clip_score.base
     assert far.fid is None
-    assert json.loads(json.dumps(far.summary(), allow_nan=False))["settings"]["CLIP"] == "clip"
+    summary = json.loads(json.dumps(far.summary(), allow_nan=False))
+    assert summary["settings"] == {"CLIP": "clip", "seeds": "0 to 2", "forget seeds": "0 to 1"}
+    assert summary["plan"]["retain"] == RETAIN and summary["plan"]["seeds"] == [0, 1, 2]
     assert "FID" not in far.markdown()
     assert "Fréchet distance (AlexNet features)" in far.markdown()
 
 
-def test_one_picture_is_too_few() -> None:
+def test_one_picture_is_too_few_and_nothing_is_drawn(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "painted", lambda shots, change=0.0: pytest.fail("drawn"))
     with pytest.raises(ValueError, match="retain prompts: a Fréchet distance needs two pictures"):
-        run(0.1, retain=["a car"], seeds=range(1))
+        run(0.1, clip, plan=Plan.of(["a car"], [], 0, 1, 1))
 
 
 @pytest.fixture
@@ -76,11 +79,29 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_fid_through_torchmetrics(weights: Path) -> None:
-    """With random weights: the network runs, and its distance is 0 for equal sets and grows with the change."""
-    values = [run(change, fid=Fid([weights.parent])).fid for change in (0.0, 0.9)]
-    assert values[0] == pytest.approx(0, abs=1e-2)
-    assert values[1] is not None and values[1] > 10 * abs(values[0] or 0)
+def test_fid_is_zero_for_equal_pictures_and_grows_with_the_change(weights: Path, clip: Clip) -> None:
+    fid = Fid([weights.parent])
+    same, near, far = (run(change, clip, fid).fid for change in (0.0, 0.2, 0.9))
+    assert same == pytest.approx(0, abs=1e-9)
+    assert same is not None and near is not None and far is not None
+    assert same < near < far
+
+
+def test_fid_is_torchmetrics_fid(weights: Path, clip: Clip) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=str(weights))
+    for change in (0.0, 0.9):
+        metric.update(painted(PLAN.retain_shots, change).permute(0, 3, 1, 2), real=not change)
+    assert run(0.9, clip, Fid([weights.parent])).fid == pytest.approx(metric.compute().item(), rel=1e-3)
+
+
+def test_each_models_fid_is_what_it_is_alone(weights: Path, clip: Clip) -> None:
+    networks = Networks(Lpips("alex"), clip, Fid([weights.parent]))
+    models = {name: Candidate(partial(painted, change=change), {}) for name, change in (("far", 0.9), ("near", 0.2))}
+    together = evaluate(painted, models, networks.alexnet, networks, PLAN, {}, None, painted)
+    alone = {"near": run(0.2, clip, networks.fid).fid, "far": run(0.9, clip, networks.fid).fid}
+    assert {entry.name: entry.quality.fid for entry in together} == alone
 
 
 def test_missing_and_damaged_inception_weights_are_named(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..prompts import check_measured, lines
+from .train import PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..hosts.diffusers import DiffusersModel
     from ..metrics.cache import PictureCache
-    from ..metrics.drawing import Draw, Shot
+    from ..metrics.clip import Clip
+    from ..metrics.drawing import Draw, Plan, Shot
     from ..metrics.forgetting import Judge
     from ..patch import UnlearningPatch
     from ..sampling import Sampling
@@ -37,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole.add_argument(
         "--base", type=Path, required=True, help="diffusers folder or safetensors file of the base model"
     )
+    whole.add_argument("--config", type=Path, help="diffusers folder of the family, when the base is a file")
     whole.add_argument("--patch", type=Path, required=True, action="append", help="patch file; may be repeated")
     whole.add_argument(
         "--prompts", type=Path, required=True, help="text file: one prompt a line, under [retain] and [forget]"
@@ -50,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     whole.add_argument("--clip", default="shipped", help="open_clip model: shipped, a folder, or 'name weights'")
     whole.add_argument("--fid", action="store_true", help="FID too; needs Inception weights")
-    whole.add_argument("--weights", type=Path, action="append", default=[], help="folder with LPIPS, CLIP or Inception")
+    whole.add_argument(
+        "--models", type=Path, action="append", default=[], help="folder with LPIPS, CLIP or Inception; may be repeated"
+    )
     share.add_argument("--seed", type=int, default=1000, help="first seed of each prompt")
     share.add_argument("--seeds", type=int, default=2, help="pictures of each retain prompt")
     share.add_argument("--forget-seeds", type=int, default=4, help="pictures of each forget prompt")
@@ -58,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     share.add_argument("--cfg", type=float, default=7.0, help="guidance scale")
     share.add_argument("--width", type=int, default=512, help="pixels")
     share.add_argument("--height", type=int, default=512, help="pixels")
-    share.add_argument("--device", default="cpu")
+    share.add_argument("--device", help="without it cuda where that is available, else cpu")
+    share.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the model")
     share.add_argument("--cache", type=Path, help="folder that keeps pictures for the next run")
 
 
@@ -66,19 +73,23 @@ def run(args: argparse.Namespace) -> None:
     """Writes figures.json, figures.csv, leaderboard.md, plot.png and sheet.png to --out, and prints the leaderboard."""
     from tempfile import TemporaryDirectory
 
-    prompts = read_prompts(args.prompts)
-    patches = read_patches(args.patch)
+    from ..metrics.drawing import Plan
+    from ..metrics.quality import check_pictures
+
     for name in ("seeds", "forget_seeds", "steps"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)}; must be 1 or more")
+    plan = Plan.of(*read_prompts(args.prompts), args.seed, args.seeds, args.forget_seeds)
+    check_pictures(plan)
+    patches = read_patches(args.patch)
     with TemporaryDirectory() as temporary:
-        print(evaluate(args, prompts, patches, args.cache or Path(temporary)))
+        print(evaluate(args, plan, patches, args.cache or Path(temporary)))
 
 
-def evaluate(
-    args: argparse.Namespace, prompts: PromptFile, patches: Mapping[str, UnlearningPatch], cache_folder: Path
-) -> str:
+def evaluate(args: argparse.Namespace, plan: Plan, patches: Mapping[str, UnlearningPatch], cache_folder: Path) -> str:
     """Does the work and returns the leaderboard."""
+    import torch
+
     from ..hosts.diffusers import DiffusersModel
     from ..metrics import evaluation
     from ..metrics.cache import PictureCache
@@ -88,41 +99,36 @@ def evaluate(
     from ..metrics.inception import Fid
     from ..metrics.lettering import to_image
     from ..metrics.lpips import SMALLEST_SIDE, Lpips
+    from ..metrics.quality import Networks
     from ..metrics.report import write_report
     from ..sampling import Sampling
 
-    smallest = max(SMALLEST_SIDE["alex"], SMALLEST_SIDE[args.backbone])
-    lpips, alexnet = (Lpips(name, args.weights, args.device) for name in (args.backbone, "alex"))
-    clip = clip_named(args.clip, args.weights)(args.device)
-    fid = Fid(args.weights, args.device) if args.fid else None
-    model = DiffusersModel.load(args.base, args.device)
+    evaluation.check_names(list(patches))
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    alexnet = Lpips("alex", args.models, device)
+    lpips = alexnet if args.backbone == "alex" else Lpips(args.backbone, args.models, device)
+    clip = clip_named(args.clip, args.models)(device)
+    networks = Networks(alexnet, clip, Fid(args.models, device) if args.fid else None)
+    model = DiffusersModel.load(args.base, device, getattr(torch, args.precision), args.config)
     for patch in patches.values():
         patch.check_base(model.weights(), model.changes())
-    check_size(args.width, args.height, model.downscale, smallest)
-    sampling = Sampling(args.steps, args.cfg, args.width, args.height)
-    cache = PictureCache(cache_folder)
-    draws = {name: cached(cache, model, patch, args.strength, sampling) for name, patch in patches.items()}
-    base = cached(cache, model, None, 0.0, sampling)
-    evaluations = evaluation.evaluate(
-        base,
-        draws,
-        lpips,
-        alexnet,
-        prompts.retain,
-        prompts.forget,
-        range(args.seed, args.seed + args.seeds),
-        range(args.seed, args.seed + args.forget_seeds),
-        {"model": str(args.base), **sampling.settings(), "precision": "float32", "strength": args.strength},
-        judge_named(args.judge, args, model),
-        clip,
-        fid,
-        drawing(model, None, 0.0, sampling),
-    )
+    smallest = max(SMALLEST_SIDE["alex"], SMALLEST_SIDE[args.backbone])
+    check_size(args.width, args.height, model.multiple, smallest)
+    easel = Easel(model, Sampling(args.steps, args.cfg, args.width, args.height), PictureCache(cache_folder))
+    settings = {"model": str(args.base), **easel.settings(), "precision": args.precision, "strength": args.strength}
+    candidates = {
+        name: evaluation.Candidate(easel.cached(patch, args.strength), {"patch": patch.digest})
+        for name, patch in patches.items()
+    }
+    base = easel.cached()
+    judge = judge_named(args, model, clip)
+    evaluations = evaluation.evaluate(base, candidates, lpips, networks, plan, settings, judge, easel.bare())
     args.out.mkdir(parents=True, exist_ok=True)
     write_report(args.out / "figures", *evaluation.report(evaluations))
     table = evaluation.leaderboard(evaluations)
     (args.out / "leaderboard.md").write_text(f"{table}\n", encoding="utf-8")
     to_image(tradeoff_plot(evaluations)[0]).save(args.out / "plot.png")
+    draws = {name: candidate.draw for name, candidate in candidates.items()}
     to_image(comparison_sheet(base, draws, evaluations)[0]).save(args.out / "sheet.png")
     return table
 
@@ -162,56 +168,71 @@ def read_patches(paths: Sequence[Path]) -> dict[str, UnlearningPatch]:
     return {name: UnlearningPatch.load(path) for name, path in zip(names, paths, strict=True)}
 
 
-def judge_named(name: str, args: argparse.Namespace, model: DiffusersModel) -> Judge | None:
+def judge_named(args: argparse.Namespace, model: DiffusersModel, clip: Clip) -> Judge | None:
     """The judge that --judge asks for. Raises ValueError for missing labels."""
-    from ..metrics.clip import clip_named
     from ..metrics.judges import ClipJudge, DiffusionClassifier, parse_domains
     from ..tiny.judge import Judge as NearestPicture
 
-    if name == "none":
+    if args.judge == "none":
         return None
-    if name == "nearest":
-        return NearestPicture.load(folders=args.weights)
+    if args.judge == "nearest":
+        return NearestPicture.load(folders=args.models)
     if args.labels is None:
-        raise ValueError(f"--judge {name} needs --labels, a file with lines such as 'a photo of a {{}}: cat, dog'")
+        raise ValueError(
+            f"--judge {args.judge} needs --labels, a file with lines such as 'a photo of a {{}}: cat, dog'"
+        )
     domains = parse_domains(args.labels.read_text(encoding="utf-8"))
-    if name == "clip":
-        return ClipJudge(clip_named(args.clip, args.weights)(args.device), domains)
+    if args.judge == "clip":
+        return ClipJudge(clip, domains)
     return DiffusionClassifier(model, model.latents, domains)
 
 
-def drawing(model: DiffusersModel, patch: UnlearningPatch | None, strength: float, sampling: Sampling) -> Draw:
-    """Draws with the patched model, or the bare one."""
-    from ..sampling import draw
+class Easel:
+    """Draws with a model and any patch on it, through one cache."""
 
-    def draw_patched(shots: Sequence[Shot]) -> Tensor:
-        if patch is None:
-            return draw(model, shots, sampling)
-        with model.patched(patch, strength):
-            return draw(model, shots, sampling)
+    def __init__(self, model: DiffusersModel, sampling: Sampling, cache: PictureCache) -> None:
+        from ..metrics.cache import digest, tensors
 
-    return draw_patched
+        self._model, self._sampling, self._cache = model, sampling, cache
+        self._text_digest = functools.cache(lambda prompt: digest(tensors(model.encode([prompt]))))
+        self._weights = {
+            "base": digest(model.denoiser.state_dict()),
+            "VAE": digest(model.pipeline.vae.state_dict()),
+            "text encoder": self._text_digest(""),
+        }
 
+    def settings(self) -> dict[str, Any]:
+        """How pictures are drawn and with which weights, for a report."""
+        return {**self._sampling.settings(), **{name: value[:16] for name, value in self._weights.items()}}
 
-def cached(
-    cache: PictureCache, model: DiffusersModel, patch: UnlearningPatch | None, strength: float, sampling: Sampling
-) -> Draw:
-    """The same through the cache."""
-    import torch
+    def bare(self, patch: UnlearningPatch | None = None, strength: float = 1.0) -> Draw:
+        """Draws everything again, with the patched model or the base."""
+        from ..sampling import draw
 
-    from ..metrics.cache import digest, tensors
+        def draw_patched(shots: Sequence[Shot]) -> Tensor:
+            if patch is None:
+                return draw(self._model, shots, self._sampling)
+            with self._model.patched(patch, strength):
+                return draw(self._model, shots, self._sampling)
 
-    key = {
-        **sampling.settings(),
-        "weights": digest(model.denoiser.state_dict(), model.pipeline.vae.state_dict()),
-        "patch": patch and digest(patch.tensors),
-        "strength": strength,
-        "noise schedule": {name: str(value) for name, value in model.pipeline.scheduler.config.items()},
-        "device": str(model.device),
-        "torch": torch.__version__,
-    }
+        return draw_patched
 
-    def key_of(prompt: str) -> dict[str, Any]:
-        return {**key, "cond": digest(tensors(model.encode([prompt, ""])))}
+    def cached(self, patch: UnlearningPatch | None = None, strength: float = 1.0) -> Draw:
+        """Draws what is not in the cache."""
+        import torch
 
-    return cache.drawing(key_of, drawing(model, patch, strength, sampling))
+        from ..metrics.cache import digest
+
+        pipeline = self._model.pipeline
+        parts = {"denoiser": self._model.denoiser, "VAE": pipeline.vae, "noise schedule": pipeline.scheduler}
+        key = {
+            **self._sampling.settings(),
+            **self._weights,
+            "patch": patch and [digest(patch.tensors), strength],
+            "configuration": {name: str(sorted(part.config.items())) for name, part in parts.items()},
+            "device": str(self._model.device),
+            "torch": torch.__version__,
+        }
+        return self._cache.drawing(
+            lambda prompt: {**key, "cond": self._text_digest(prompt)}, self.bare(patch, strength)
+        )

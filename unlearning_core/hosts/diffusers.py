@@ -29,6 +29,7 @@ class DiffusersModel(ABC):
     """A `DiffusionModel` over a pipeline; `load` finds the subclass of its family."""
 
     network: ClassVar[str]  # the pipeline's component that is trained
+    patch_size: ClassVar[int] = 1  # latent's pixels to a token, along each side
     prediction_type: str  # what it predicts, in diffusers' words
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
@@ -98,6 +99,11 @@ class DiffusersModel(ABC):
     def downscale(self) -> int:
         """Pixels to a latent's pixel, along each side."""
         return 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels that a picture's sides are multiples of."""
+        return self.downscale * self.patch_size
 
     def sigmas(self, steps: int) -> Tensor:
         # ComfyUI's "simple" scheduler.

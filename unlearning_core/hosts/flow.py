@@ -17,6 +17,7 @@ class FlowModel(DiffusersModel):
     """x = (1 - sigma) x0 + sigma noise; the transformer predicts the velocity noise - x0."""
 
     network: ClassVar[str] = "transformer"
+    patch_size: ClassVar[int] = 2
     prediction_type = "flow_prediction"
 
     @staticmethod

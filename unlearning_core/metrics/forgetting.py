@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from .drawing import Draw, Shot, chunks, drawn
+from .drawing import BASE, UNLEARNED, Draw, Plan, Shot, chunks, drawn
+from .tables import markdown_table, settings_line
 
 Domains = Mapping[str, Sequence[str]]  # domain -> its labels
+
+FIGURES = ("ua", "ira", "cra", "right")
 
 
 class Judge(Protocol):
@@ -45,6 +48,17 @@ class Target(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Count:
+    """One prompt's part in a figure."""
+
+    prompt: str
+    kind: str  # retain or forget
+    figure: str  # ua, ira, cra or right
+    hits: int
+    votes: int  # of its pictures; in cra, of each cross domain
+
+
+@dataclass(frozen=True)
 class Accuracies:
     """Shares of pictures, each in 0..1, or None where no picture counts."""
 
@@ -52,6 +66,31 @@ class Accuracies:
     ira: float | None  # in-domain retain accuracy: retain pictures that show their own label of the forgotten domain
     cra: float | None  # cross-domain retain accuracy: labels of other domains that the retain pictures show rightly
     right: float | None  # all pictures, forget ones too, that show the forgotten domain's label in their prompt
+    counts: tuple[Count, ...] = field(default=(), compare=False)  # what the shares are made of
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """By figure."""
+        return {figure: getattr(self, figure) for figure in FIGURES}
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What a judge found on the pictures of both models, with the settings that made them."""
+
+    unlearned: Accuracies
+    base: Accuracies  # what the judge itself gets wrong
+    plan: Plan
+    settings: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain JSON."""
+        return asdict(self)
+
+    def markdown(self) -> str:
+        """The figures as a table, settings below."""
+        table = markdown_table(("figure", "value"), accuracy_figures(self.unlearned, self.base))
+        return f"{table}\n\n{settings_line(self.settings)}"
 
 
 def label_of(prompt: str, labels: Sequence[str]) -> str | None:
@@ -83,8 +122,8 @@ class Tally:
         self.judge = judge
         self.target = target_of(judge.domains, forget)
         self._forget = set(forget)
-        self._hits: Counter[str] = Counter()
-        self._totals: Counter[str] = Counter()
+        self._hits: Counter[tuple[str, str]] = Counter()  # by figure and prompt
+        self._votes: Counter[tuple[str, str]] = Counter()
 
     def add(self, pictures: Tensor, prompts: Sequence[str]) -> None:
         """Pictures [B, H, W, 3] in 0..1 and the prompt of each; raises ValueError when the counts differ."""
@@ -101,24 +140,31 @@ class Tally:
 
     def result(self) -> Accuracies:
         """The figures so far."""
-        return Accuracies(**{name: self._share(name) for name in ("ua", "ira", "cra", "right")})
+        counts = tuple(
+            Count(prompt, "forget" if prompt in self._forget else "retain", figure, self._hits[figure, prompt], votes)
+            for (figure, prompt), votes in self._votes.items()
+        )
+        return Accuracies(**{figure: _share(counts, figure) for figure in FIGURES}, counts=counts)
 
     def _count(self, domain: str, shown: str, prompt: str, forgotten: bool) -> None:
         asked = label_of(prompt, self.judge.domains[domain])
         inside = domain == self.target.domain
         if forgotten:
-            self._vote("ua", shown != self.target.label)
+            self._vote("ua", prompt, shown != self.target.label)
         elif asked:
-            self._vote("ira" if inside else "cra", shown == asked)
+            self._vote("ira" if inside else "cra", prompt, shown == asked)
         if inside and asked:
-            self._vote("right", shown == asked)
+            self._vote("right", prompt, shown == asked)
 
-    def _vote(self, figure: str, hit: bool) -> None:
-        self._hits[figure] += hit
-        self._totals[figure] += 1
+    def _vote(self, figure: str, prompt: str, hit: bool) -> None:
+        self._hits[figure, prompt] += hit
+        self._votes[figure, prompt] += 1
 
-    def _share(self, figure: str) -> float | None:
-        return self._hits[figure] / self._totals[figure] if self._totals[figure] else None
+
+def _share(counts: Sequence[Count], figure: str) -> float | None:
+    counted = [count for count in counts if count.figure == figure]
+    votes = sum(count.votes for count in counted)
+    return sum(count.hits for count in counted) / votes if votes else None
 
 
 def accuracies(judge: Judge, pictures: Tensor, prompts: Sequence[str], forget: Sequence[str]) -> Accuracies:
@@ -131,12 +177,38 @@ def accuracies(judge: Judge, pictures: Tensor, prompts: Sequence[str], forget: S
     return tally.result()
 
 
-def tallied(judge: Judge, forget: Sequence[str], draw: Draw, shots: Sequence[Shot], model: str) -> Accuracies:
-    """UA, IRA and CRA of the pictures of `shots`, drawn and judged in chunks; `model` names who draws, in messages.
+def tallied(tally: Tally, draw: Draw, shots: Sequence[Shot], model: str) -> Accuracies:
+    """The tally's figures on the pictures of `shots`, drawn in chunks; `model` names who draws, in messages.
 
-    Raises ValueError as `Tally` does, and for a picture with NaN.
+    Raises ValueError for a picture with NaN.
     """
-    tally = Tally(judge, forget)
     for chunk in chunks(shots):
         tally.add(drawn(draw, chunk, model), [prompt for prompt, _ in chunk])
     return tally.result()
+
+
+def measure_forgetting(base: Draw, unlearned: Draw, judge: Judge, plan: Plan, settings: dict[str, Any]) -> Forgetting:
+    """UA, IRA and CRA of both models' pictures. `settings` describes how they are drawn; judge and seeds are added.
+
+    Raises ValueError as `Tally` does, before anything is drawn, and for a picture with NaN.
+    """
+    of_base, of_unlearned = Tally(judge, plan.forget), Tally(judge, plan.forget)
+    return Forgetting(
+        base=tallied(of_base, base, plan.shots, BASE),
+        unlearned=tallied(of_unlearned, unlearned, plan.shots, UNLEARNED),
+        plan=plan,
+        settings={**settings, **plan.settings(), "judge": judge.name},
+    )
+
+
+def accuracy_figures(unlearned: Accuracies, base: Accuracies) -> list[tuple[str, str]]:
+    """UA, IRA and CRA, each beside the base's, and the judge's own accuracy."""
+    rows = [
+        ("UA (forget pictures without the concept)", unlearned.ua, base.ua),
+        ("IRA (retain pictures right, same domain)", unlearned.ira, base.ira),
+        ("CRA (retain pictures right, other domain)", unlearned.cra, base.cra),
+    ]
+    shown = [
+        (name, f"{value:.1%} (base {of_base:.1%})") for name, value, of_base in rows if None not in (value, of_base)
+    ]
+    return [*shown, ("judge's own accuracy (base pictures)", "none" if base.right is None else f"{base.right:.1%}")]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .drawing import batches
 from .lpips import Lpips
-
-BATCH_SIZE = 32
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -39,7 +38,7 @@ def alexnet_features(alexnet: Lpips, pictures: Tensor) -> Tensor:
     """
     if alexnet.backbone != "alex":
         raise ValueError(f"AlexNet's features come from the backbone alex, not {alexnet.backbone}")
-    return torch.cat([alexnet.activations(batch)[-1].mean((2, 3)).cpu() for batch in pictures.split(BATCH_SIZE)])
+    return torch.cat([alexnet.activations(batch)[-1].mean((2, 3)).cpu() for batch in batches(pictures)])
 
 
 def alexnet_frechet_distance(alexnet: Lpips, first: Tensor, second: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""FID (Heusel et al. 2017, arXiv 1706.08500) through torchmetrics, on Inception weights that are already here."""
+"""Inception features for FID (Heusel et al. 2017, arXiv 1706.08500), through torchmetrics, on weights that are here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .drawing import batches
+
 CHECKPOINT = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's port of the original network
 
 
@@ -18,7 +20,7 @@ class InceptionNotFound(FileNotFoundError):
 
 
 class Fid:
-    """FID between base and unlearned pictures, as they come; never an estimate on other features."""
+    """The Inception network of torchmetrics' FID; never an estimate on other features."""
 
     def __init__(self, folders: Sequence[Path] = (), device: str | torch.device = "cpu") -> None:
         """Raises InceptionNotFound, and ValueError for a damaged file; nothing is downloaded."""
@@ -26,17 +28,13 @@ class Fid:
 
         path = _checked(find_inception(folders), folders)
         self._device = torch.device(device)
-        self._metric = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=str(path)).to(device)
+        self._network = FrechetInceptionDistance(feature_extractor_weights_path=str(path)).inception.to(device)
 
     @torch.no_grad()
-    def add(self, base: Tensor, unlearned: Tensor) -> None:
-        """Pictures [B, H, W, 3] in 0..1 of both."""
-        for pictures, is_base in ((base, True), (unlearned, False)):
-            self._metric.update(pictures.to(self._device).permute(0, 3, 1, 2), real=is_base)
-
-    def result(self) -> float:
-        """FID of everything added; at least two pictures of each."""
-        return self._metric.compute().item()
+    def features(self, pictures: Tensor) -> Tensor:
+        """[B, H, W, 3] in 0..1 -> [B, 2048] on the CPU, whose `frechet_distance` is FID."""
+        levels = ((batch * 255).byte().permute(0, 3, 1, 2) for batch in batches(pictures))  # as torchmetrics does
+        return torch.cat([self._network(batch.to(self._device)).cpu() for batch in levels])
 
 
 def check_inception(folders: Sequence[Path] = ()) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..model import Cond, DiffusionModel, noise_prediction
 from .clip import Clip
+from .drawing import batch_size, batches
 from .forgetting import Domains
 
-BATCH_SIZE = 32  # noisy latents in one call of the network
 STAGES = ((2, 8), (6, 3), (16, 1))  # (noise draws so far, candidates kept): most are out after a few draws
 HIGHEST, LOWEST = 0.85, 0.25  # share of the schedule's sigmas that the draws lie in
 
@@ -73,11 +73,13 @@ class DiffusionClassifier:
     @torch.no_grad()
     def classify(self, pictures: Tensor, domains: Collection[str]) -> dict[str, list[str]]:
         """For each of `domains`, the label that each of the pictures [B, H, W, 3] in 0..1 shows."""
-        latents = self._to_latents(pictures).to(self._model.device, torch.float32)
-        return {domain: [self._label(domain, latent) for latent in latents] for domain in domains}
+        encoded = [self._to_latents(batch).to(self._model.device, torch.float32) for batch in batches(pictures)]
+        height, width = pictures.shape[1:3]
+        at_once = batch_size(width, height)
+        return {domain: [self._label(domain, latent, at_once) for latent in torch.cat(encoded)] for domain in domains}
 
-    def _label(self, domain: str, latent: Tensor) -> str:
-        """The label under which one latent [C, H, W] is denoised best."""
+    def _label(self, domain: str, latent: Tensor, at_once: int) -> str:
+        """The label under which one latent [C, H, W] is denoised best, with so many in one call of the network."""
         draws = STAGES[-1][0]
         sigmas = self._sigmas(draws)
         noise = torch.randn(draws, *latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
@@ -88,7 +90,7 @@ class DiffusionClassifier:
         for until, kept in STAGES:
             part = slice(done, until)
             conds = [self._conds[domain][index] for index in left]
-            errors = errors + self._errors(x[part], sigmas[part], latent, conds)
+            errors = errors + self._errors(x[part], sigmas[part], latent, conds, at_once)
             best = errors.topk(min(kept, len(left)), largest=False).indices
             left, errors, done = left[best], errors[best], until
         return self.domains[domain][int(left[0])]
@@ -101,14 +103,14 @@ class DiffusionClassifier:
         ]
         return schedule[(places * (len(schedule) - 1)).round().long().to(schedule.device)]
 
-    def _errors(self, x: Tensor, sigmas: Tensor, latent: Tensor, conds: Sequence[Cond]) -> Tensor:
+    def _errors(self, x: Tensor, sigmas: Tensor, latent: Tensor, conds: Sequence[Cond], at_once: int) -> Tensor:
         """Squared error of the noise prediction, summed over the draws x [draws, C, H, W]: one for each of `conds`."""
         target = (x - latent) / sigmas.view(-1, *[1] * latent.ndim)
         rows = [(draw, cond) for cond in conds for draw in range(len(x))]
         errors = []
-        for start in range(0, len(rows), BATCH_SIZE):
-            index = [draw for draw, _ in rows[start : start + BATCH_SIZE]]
-            batch_conds = [cond for _, cond in rows[start : start + BATCH_SIZE]]
+        for start in range(0, len(rows), at_once):
+            index = [draw for draw, _ in rows[start : start + at_once]]
+            batch_conds = [cond for _, cond in rows[start : start + at_once]]
             predicted = noise_prediction(self._model, x[index], sigmas[index], batch_conds)
             errors.append((predicted - target[index]).square().flatten(1).mean(1).cpu())
         return torch.cat(errors).view(len(conds), -1).sum(1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .backbones import backbone_named, load_features
+from .drawing import batches
 
 SMALLEST_SIDE = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels; below, a pooling layer has nothing left to pool
 
@@ -37,21 +38,21 @@ class Lpips:
         self.device = torch.device(device)
         self._net = _network(backbone, load_features(backbone, folders)).to(self.device)
 
-    def distance(self, a: Tensor, b: Tensor, batch_size: int = 16) -> Tensor:
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """The LPIPS distance of each pair of pictures: two [B, H, W, 3] in 0..1 -> [B] on the CPU; 0 is the same.
 
         Pictures are compared at the size they have. Raises ValueError when the shapes differ, a value is NaN or
         outside 0..1, or a side is too small for the backbone.
         """
-        return torch.cat([values.flatten() for values in self._batches(a, b, batch_size, spatial=False)])
+        return torch.cat([values.flatten() for values in self._batches(a, b, spatial=False)])
 
-    def heat_map(self, a: Tensor, b: Tensor, batch_size: int = 16) -> Tensor:
+    def heat_map(self, a: Tensor, b: Tensor) -> Tensor:
         """Where each pair of pictures differs: two [B, H, W, 3] in 0..1 -> [B, H, W] on the CPU.
 
         Its mean is about `distance`: each layer is brought up to picture size before the layers are added. Raises
         as `distance` does.
         """
-        return torch.cat([values.squeeze(1) for values in self._batches(a, b, batch_size, spatial=True)])
+        return torch.cat([values.squeeze(1) for values in self._batches(a, b, spatial=True)])
 
     def activations(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """The backbone's activations: [B, H, W, 3] in 0..1 -> a [B, C, h, w] for each LPIPS layer, on `device`."""
@@ -59,13 +60,13 @@ class Lpips:
         with torch.no_grad(), _exact_convolutions():
             return tuple(self._net.net(self._net.scaling_layer(self._planes(pictures))))
 
-    def _batches(self, a: Tensor, b: Tensor, batch_size: int, spatial: bool) -> Iterator[Tensor]:
+    def _batches(self, a: Tensor, b: Tensor, spatial: bool) -> Iterator[Tensor]:
         if a.shape != b.shape:
             raise ValueError(f"LPIPS compares pictures of one shape, got {list(a.shape)} and {list(b.shape)}")
         for pictures in (a, b):
             _check(pictures, self.backbone)
         self._net.spatial = spatial
-        for first, second in zip(a.split(batch_size), b.split(batch_size), strict=True):
+        for first, second in zip(batches(a), batches(b), strict=True):
             with torch.no_grad(), _exact_convolutions():
                 yield self._net(self._planes(first), self._planes(second)).cpu()
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..prompts import check_measured
 from .clip import Clip, cmmd
-from .drawing import BASE, UNLEARNED, Draw, chunks, drawn, shots_of
+from .drawing import BASE, UNLEARNED, Draw, Plan, Shot, chunks, drawn
 from .frechet import alexnet_features, frechet_distance
 from .inception import Fid
 from .lpips import Lpips
+from .tables import markdown_table, settings_line
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Quality:
     """What was found over the retain pictures, with the settings that made it."""
 
     frechet_alexnet: float  # Fréchet distance on AlexNet's features; not FID
-    fid: float | None  # None without Inception weights
-    cmmd: float | None
-    clip_score: ClipScore | None  # of the retain prompts
+    fid: float | None  # None where it was not asked for
+    cmmd: float
+    clip_score: ClipScore  # of the retain prompts
     forget_clip_score: ClipScore | None  # of the forget prompts
+    plan: Plan
     settings: dict[str, Any]
 
     def summary(self) -> dict[str, Any]:
@@ -48,8 +49,7 @@ class Quality:
         figures = [("Fréchet distance (AlexNet features)", f"{self.frechet_alexnet:.4f}")]
         if self.fid is not None:
             figures.append(("FID to the base", f"{self.fid:.2f}"))
-        if self.cmmd is not None:
-            figures.append(("CMMD to the base", f"{self.cmmd:.4f}"))
+        figures.append(("CMMD to the base", f"{self.cmmd:.4f}"))
         for name, score in (("retain", self.clip_score), ("forget", self.forget_clip_score)):
             if score:
                 figures.append((f"CLIPScore, {name} prompts", f"{score.unlearned:.2f} (base {score.base:.2f})"))
@@ -57,71 +57,81 @@ class Quality:
 
     def markdown(self) -> str:
         """The figures as a table, settings below."""
-        return "\n".join(
-            [
-                "| figure | value |",
-                "|---|---|",
-                *(f"| {name} | {value} |" for name, value in self.figures()),
-                "",
-                ", ".join(f"{name} {value}" for name, value in self.settings.items()),
-            ]
-        )
+        return f"{markdown_table(('figure', 'value'), self.figures())}\n\n{settings_line(self.settings)}"
 
 
-def measure_quality(
-    base: Draw,
-    unlearned: Draw,
-    alexnet: Lpips,
-    retain: Sequence[str],
-    forget: Sequence[str],
-    seeds: Sequence[int],
-    forget_seeds: Sequence[int],
-    settings: dict[str, Any],
-    clip: Clip | None = None,
-    fid: Fid | None = None,
-) -> Quality:
-    """The figures of retain prompts times `seeds`, and CLIPScore of forget prompts times `forget_seeds` too.
+@dataclass(frozen=True)
+class Networks:
+    """What sees the pictures."""
 
-    `settings` describes how the pictures are drawn. Raises ValueError when there are fewer than two retain pictures or
-    one has NaN.
+    alexnet: Lpips
+    clip: Clip
+    fid: Fid | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One model's pictures as the networks see them: a row for each shot of the plan."""
+
+    alexnet: Tensor  # [retain shots, 256]
+    inception: Tensor | None  # [retain shots, 2048]
+    retain: Tensor  # CLIP embeddings [retain shots, D]
+    forget: Tensor  # [forget shots, D]
+
+
+def measure_quality(base: Draw, unlearned: Draw, networks: Networks, plan: Plan, settings: dict[str, Any]) -> Quality:
+    """The figures of the retain pictures, and CLIPScore of the forget pictures too.
+
+    `settings` describes how the pictures are drawn; CLIP and seeds are added. Raises ValueError when there are fewer
+    than two retain pictures, before anything is drawn, or one has NaN.
     """
-    check_measured(retain, forget)
-    shots = shots_of(retain, seeds)
-    if len(shots) < 2:
+    check_pictures(plan)
+    before, after = see(base, networks, plan, BASE), see(unlearned, networks, plan, UNLEARNED)
+    return quality_of(before, after, networks.clip, plan, settings)
+
+
+def check_pictures(plan: Plan) -> None:
+    """Raises ValueError when there are fewer than two retain pictures."""
+    if len(plan.retain_shots) < 2:
         raise ValueError("retain prompts: a Fréchet distance needs two pictures or more; add a prompt or a seed")
-    features: tuple[list[Tensor], list[Tensor]] = ([], [])
-    embedded: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for chunk in chunks(shots):
-        both = drawn(base, chunk, BASE), drawn(unlearned, chunk, UNLEARNED)
-        for pictures, seen, placed in zip(both, features, embedded, strict=True):
-            seen.append(alexnet_features(alexnet, pictures))
-            if clip:
-                placed.append(clip.embed_pictures(pictures))
-        if fid:
-            fid.add(*both)
-    images = [torch.cat(placed) for placed in embedded] if clip else []
-    return Quality(
-        frechet_alexnet=frechet_distance(*(torch.cat(seen) for seen in features)),
-        fid=fid.result() if fid else None,
-        cmmd=cmmd(*images) if clip else None,
-        clip_score=_clip_score(clip, images, [prompt for prompt, _ in shots]) if clip else None,
-        forget_clip_score=_forget_clip_score(clip, base, unlearned, forget, forget_seeds) if clip and forget else None,
-        settings={**settings, "retain pictures": len(shots), "CLIP": clip.name if clip else None},
+
+
+def see(draw: Draw, networks: Networks, plan: Plan, name: str) -> Seen:
+    """Draws a model's pictures in chunks and looks at them; `name` is for messages. Raises ValueError for NaN."""
+    alexnet, inception, retain, forget = [], [], [], []
+    for chunk in chunks(plan.retain_shots):
+        pictures = drawn(draw, chunk, name)
+        alexnet.append(alexnet_features(networks.alexnet, pictures))
+        retain.append(networks.clip.embed_pictures(pictures))
+        if networks.fid:
+            inception.append(networks.fid.features(pictures))
+    for chunk in chunks(plan.forget_shots):
+        forget.append(networks.clip.embed_pictures(drawn(draw, chunk, name)))
+    return Seen(
+        torch.cat(alexnet),
+        torch.cat(inception) if inception else None,
+        torch.cat(retain),
+        torch.cat(forget) if forget else retain[0][:0],
     )
 
 
-def _clip_score(clip: Clip, images: Sequence[Tensor], prompts: Sequence[str]) -> ClipScore:
-    """From the embedded pictures of base and unlearned."""
-    base, unlearned = (clip.scores(embedded, prompts).mean().item() for embedded in images)
-    return ClipScore(unlearned, base)
+def quality_of(base: Seen, unlearned: Seen, clip: Clip, plan: Plan, settings: dict[str, Any]) -> Quality:
+    """The figures of what was seen."""
+    fid = None
+    if base.inception is not None and unlearned.inception is not None:
+        fid = frechet_distance(base.inception, unlearned.inception)
+    return Quality(
+        frechet_alexnet=frechet_distance(base.alexnet, unlearned.alexnet),
+        fid=fid,
+        cmmd=cmmd(base.retain, unlearned.retain),
+        clip_score=_clip_score(clip, base.retain, unlearned.retain, plan.retain_shots),
+        forget_clip_score=_clip_score(clip, base.forget, unlearned.forget, plan.forget_shots) if plan.forget else None,
+        plan=plan,
+        settings={**settings, **plan.settings(), "CLIP": clip.name},
+    )
 
 
-def _forget_clip_score(
-    clip: Clip, base: Draw, unlearned: Draw, forget: Sequence[str], seeds: Sequence[int]
-) -> ClipScore:
-    shots = shots_of(forget, seeds)
-    images = [
-        torch.cat([clip.embed_pictures(drawn(draw, chunk, name)) for chunk in chunks(shots)])
-        for draw, name in ((base, BASE), (unlearned, UNLEARNED))
-    ]
-    return _clip_score(clip, images, [prompt for prompt, _ in shots])
+def _clip_score(clip: Clip, base: Tensor, unlearned: Tensor, shots: Sequence[Shot]) -> ClipScore:
+    """Of embedded pictures, one for each shot."""
+    prompts = [prompt for prompt, _ in shots]
+    return ClipScore(clip.scores(unlearned, prompts).mean().item(), clip.scores(base, prompts).mean().item())

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
-from .forgetting import Accuracies
+from ..files import write_atomically
+from .drawing import Plan
+from .forgetting import Accuracies, Forgetting
 from .quality import Quality
 from .retention import Retention
 
@@ -44,7 +43,7 @@ def retention_values(retention: Retention, model: str = "") -> Iterator[Value]:
     }
     yield from _overall(model, overall)
     if retention.accuracies and retention.base_accuracies:
-        yield from accuracy_values(retention.accuracies, retention.base_accuracies, {}, model)
+        yield from _accuracy_values(retention.accuracies, retention.base_accuracies, model)
     for seed, mean in retention.per_seed.items():
         yield Value(model, "integrity", "retain", "", seed, mean)
     for kind, rows in (("retain", retention.retain), ("forget", retention.forget)):
@@ -52,16 +51,14 @@ def retention_values(retention: Retention, model: str = "") -> Iterator[Value]:
             for figure, values in (("lpips", row.lpips), ("ssim", row.ssim), ("psnr", row.psnr)):
                 for seed, value in zip(row.seeds, values, strict=True):
                     yield Value(model, figure, kind, row.prompt, seed, value)
-    yield from _overall(model, {f"setting {name}": value for name, value in retention.settings.items()})
+    yield from _settings(retention.settings, model)
 
 
-def accuracy_values(
-    unlearned: Accuracies, base: Accuracies, settings: dict[str, Any], model: str = ""
-) -> Iterator[Value]:
-    """UA, IRA, CRA and the judge's own accuracy, on the pictures of both models, and the settings."""
-    for prefix, shares in (("", unlearned), ("base ", base)):
-        yield from _overall(model, {f"{prefix}{figure}": value for figure, value in asdict(shares).items()})
-    yield from _overall(model, {f"setting {name}": value for name, value in settings.items()})
+def forgetting_values(forgetting: Forgetting) -> Iterator[Value]:
+    """UA, IRA, CRA and the judge's own accuracy, on the pictures of both models, prompt by prompt, and the settings."""
+    yield from _accuracy_values(forgetting.unlearned, forgetting.base, "")
+    yield from _pictures(forgetting.plan, "")
+    yield from _settings(forgetting.settings, "")
 
 
 def quality_values(quality: Quality, model: str = "") -> Iterator[Value]:
@@ -75,7 +72,8 @@ def quality_values(quality: Quality, model: str = "") -> Iterator[Value]:
         if score:
             overall |= {f"clip score {kind}": score.unlearned, f"base clip score {kind}": score.base}
     yield from _overall(model, overall)
-    yield from _overall(model, {f"setting {name}": value for name, value in quality.settings.items()})
+    yield from _pictures(quality.plan, model)
+    yield from _settings(quality.settings, model)
 
 
 def write_report(path: Path, summary: dict[str, Any], values: Sequence[Value]) -> list[Path]:
@@ -85,7 +83,6 @@ def write_report(path: Path, summary: dict[str, Any], values: Sequence[Value]) -
     writer.writerow(Value._fields)
     writer.writerows(values)
     text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
     return [_written(Path(f"{path}{suffix}"), text) for suffix, text in ((".json", text), (".csv", table.getvalue()))]
 
 
@@ -93,11 +90,26 @@ def _overall(model: str, figures: dict[str, Any]) -> Iterator[Value]:
     return (Value(model, name, "", "", "", value) for name, value in figures.items() if value is not None)
 
 
+def _settings(settings: dict[str, Any], model: str) -> Iterator[Value]:
+    return _overall(model, {f"setting {name}": value for name, value in settings.items()})
+
+
+def _pictures(plan: Plan, model: str) -> Iterator[Value]:
+    """How many pictures each prompt had."""
+    for kind, prompts, seeds in (("retain", plan.retain, plan.seeds), ("forget", plan.forget, plan.forget_seeds)):
+        for prompt in prompts:
+            yield Value(model, "pictures", kind, prompt, "", len(seeds))
+
+
+def _accuracy_values(unlearned: Accuracies, base: Accuracies, model: str) -> Iterator[Value]:
+    for prefix, found in (("", unlearned), ("base ", base)):
+        yield from _overall(model, {f"{prefix}{figure}": value for figure, value in found.shares.items()})
+        for count in found.counts:
+            yield Value(model, f"{prefix}{count.figure} hits", count.kind, count.prompt, "", count.hits)
+            yield Value(model, f"{prefix}{count.figure} votes", count.kind, count.prompt, "", count.votes)
+
+
 def _written(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
+    with write_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path

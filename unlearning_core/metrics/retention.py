@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..prompts import check_measured
-from .drawing import BASE, UNLEARNED, Draw, Shot, chunks, drawn, shots_of
-from .forgetting import Accuracies, Judge, Tally
+from .drawing import BASE, UNLEARNED, Draw, Plan, Shot, chunks, drawn
+from .forgetting import Accuracies, Judge, Tally, accuracy_figures
 from .lpips import Lpips
 from .sheet import SheetRow, picture_sheet
 from .similarity import psnr, ssim
 from .statistics import bootstrap_interval
+from .tables import markdown_table, settings_line
 
 SHEET_ROWS = 6  # of each kind
 NOISE_FLOOR_SHOTS = 4
@@ -108,92 +108,91 @@ class Retention:
         """The figures as a table, per prompt and per seed below, settings last."""
         rows = [(name, row) for name, rows in (("forget", self.forget), ("retain", self.retain)) for row in rows]
         seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in self.per_seed.items())
-        return "\n".join(
-            [
-                "| figure | value |",
-                "|---|---|",
-                *(f"| {name} | {value} |" for name, value in self.figures()),
-                "",
-                "| | prompt | LPIPS |",
-                "|---|---|---|",
-                *(f"| {name} | {row.prompt} | {row.mean:.4f} |" for name, row in rows),
-                "",
-                f"I of each seed: {seeds}",
-                "",
-                ", ".join(f"{name} {value}" for name, value in self.settings.items()),
-            ]
-        )
+        blocks = [
+            markdown_table(("figure", "value"), self.figures()),
+            markdown_table(("", "prompt", "LPIPS"), [(name, row.prompt, f"{row.mean:.4f}") for name, row in rows]),
+            f"I of each seed: {seeds}",
+            settings_line(self.settings),
+        ]
+        return "\n\n".join(blocks)
 
 
-def accuracy_figures(unlearned: Accuracies, base: Accuracies) -> list[tuple[str, str]]:
-    """UA, IRA and CRA, each beside the base's, and the judge's own accuracy."""
-    rows = [
-        ("UA (forget pictures without the concept)", unlearned.ua, base.ua),
-        ("IRA (retain pictures right, same domain)", unlearned.ira, base.ira),
-        ("CRA (retain pictures right, other domain)", unlearned.cra, base.cra),
-    ]
-    shown = [
-        (name, f"{value:.1%} (base {of_base:.1%})") for name, value, of_base in rows if None not in (value, of_base)
-    ]
-    return [*shown, ("judge's own accuracy (base pictures)", "none" if base.right is None else f"{base.right:.1%}")]
+@dataclass(frozen=True)
+class Baseline:
+    """What the base's own pictures show, whatever they are compared to."""
+
+    noise_floor: float
+    accuracies: Accuracies | None
 
 
 def measure(
     base: Draw,
     unlearned: Draw,
     lpips: Lpips,
-    retain: Sequence[str],
-    forget: Sequence[str],
-    seeds: Sequence[int],
-    forget_seeds: Sequence[int],
+    plan: Plan,
     settings: dict[str, Any],
-    judge: Judge | None = None,
-    base_again: Draw | None = None,
+    judge: Judge | None,
+    base_again: Draw,
 ) -> tuple[Retention, Tensor]:
     """The figures, and a picture sheet [1, H, W, 3].
 
-    Retain prompts are drawn with each of `seeds`, forget prompts with each of `forget_seeds`, both consecutive.
-    `settings` describes how the pictures are drawn; backbone and seeds are added to it. Pictures pass through in
-    chunks, and those on the sheet are asked for twice, so give draws that keep them (`PictureCache.drawing`), and the
-    bare one as `base_again`, which draws for the noise floor. Raises ValueError when there are no retain prompts, when
-    a picture has NaN, or when the judge does not know what the forget prompts have in common.
+    `settings` describes how the pictures are drawn; backbone and seeds are added to it. A judge counts where there are
+    forget prompts. Pictures pass through in chunks and are asked for more than once, so give draws that keep them
+    (`PictureCache.drawing`), and one that does not as `base_again`, which draws for the noise floor. Raises ValueError
+    when a picture has NaN, and before anything is drawn when the judge does not know what the forget prompts have in
+    common.
     """
-    check_measured(retain, forget)
-    judged = judge if forget else None
-    tallies = (Tally(judged, forget), Tally(judged, forget)) if judged else None
-    kept_shots, forget_shots = shots_of(retain, seeds), shots_of(forget, forget_seeds)
-    shots = kept_shots + forget_shots
-    floor = noise_floor(base, base_again or base, lpips, kept_shots)
-    moved = [_moved(base, unlearned, lpips, chunk, tallies) for chunk in chunks(shots)]
+    known = baseline(base, base_again, lpips, plan, judge)
+    result = retention_of(known, base, unlearned, lpips, plan, settings, judge)
+    return result, retention_sheet(base, unlearned, lpips, result)
+
+
+def baseline(base: Draw, base_again: Draw, lpips: Lpips, plan: Plan, judge: Judge | None) -> Baseline:
+    """Draws all of the base's pictures, so that later no two models take turns on the device. Raises as `measure`."""
+    tally = _tally(judge, plan)
+    for chunk in chunks(plan.shots):
+        pictures = drawn(base, chunk, BASE)
+        if tally:
+            tally.add(pictures, [prompt for prompt, _ in chunk])
+    return Baseline(noise_floor(base, base_again, lpips, plan.retain_shots), tally.result() if tally else None)
+
+
+def retention_of(
+    known: Baseline,
+    base: Draw,
+    unlearned: Draw,
+    lpips: Lpips,
+    plan: Plan,
+    settings: dict[str, Any],
+    judge: Judge | None,
+    name: str = UNLEARNED,
+) -> Retention:
+    """The figures of one unlearned model, whose `name` is for messages. Raises as `measure`."""
+    tally, shots = _tally(judge, plan), plan.shots
+    moved = [_moved(base, unlearned, lpips, chunk, tally, name) for chunk in chunks(shots)]
     distances, ssims, psnrs = ([value for chunk in moved for value in chunk[column]] for column in range(3))
-    cut = len(kept_shots)
-    kept = _per_prompt(retain, seeds, distances[:cut], ssims[:cut], psnrs[:cut])
+    cut = len(plan.retain_shots)
+    kept = _per_prompt(plan.retain, plan.seeds, distances[:cut], ssims[:cut], psnrs[:cut])
     worst = max(range(cut), key=distances.__getitem__)
     changed = [value for value in psnrs[:cut] if math.isfinite(value)]
-    result = Retention(
+    every = len(plan.seeds)
+    return Retention(
         integrity=statistics.fmean(distances[:cut]),
         interval=bootstrap_interval([row.mean for row in kept]),
         median=statistics.median(distances[:cut]),
         worst=WorstPicture(*shots[worst], distances[worst]),
-        per_seed={seed: statistics.fmean(distances[index : cut : len(seeds)]) for index, seed in enumerate(seeds)},
+        per_seed={seed: statistics.fmean(distances[index:cut:every]) for index, seed in enumerate(plan.seeds)},
         ssim=statistics.fmean(ssims[:cut]),
         psnr=statistics.fmean(changed) if changed else None,
-        noise_floor=floor,
+        noise_floor=known.noise_floor,
         retain=kept,
-        forget=_per_prompt(forget, forget_seeds, distances[cut:], ssims[cut:], psnrs[cut:]),
-        forget_distance=statistics.fmean(distances[cut:]) if forget else None,
-        judge=judged.name if judged else None,
-        accuracies=tallies[1].result() if tallies else None,
-        base_accuracies=tallies[0].result() if tallies else None,
-        settings={
-            **settings,
-            "seeds": span(seeds),
-            "forget seeds": span(forget_seeds),
-            "LPIPS backbone": lpips.backbone,
-        },
+        forget=_per_prompt(plan.forget, plan.forget_seeds, distances[cut:], ssims[cut:], psnrs[cut:]),
+        forget_distance=statistics.fmean(distances[cut:]) if plan.forget else None,
+        judge=tally.judge.name if tally else None,
+        accuracies=tally.result() if tally else None,
+        base_accuracies=known.accuracies,
+        settings={**settings, **plan.settings(), "LPIPS backbone": lpips.backbone},
     )
-    shown = spread(distances[:cut], SHEET_ROWS) + [cut + index for index in range_over(len(forget_shots), SHEET_ROWS)]
-    return result, _sheet(base, unlearned, lpips, [(shots[index], distances[index], index >= cut) for index in shown])
 
 
 def noise_floor(base: Draw, base_again: Draw, lpips: Lpips, shots: Sequence[Shot]) -> float:
@@ -203,20 +202,22 @@ def noise_floor(base: Draw, base_again: Draw, lpips: Lpips, shots: Sequence[Shot
     return lpips.distance(drawn(base, repeated, BASE), again.flip(0)).mean().item()
 
 
-def count_shots(retain: Sequence[str], forget: Sequence[str], seeds: int, forget_seeds: int) -> int:
-    """How many pictures `measure` draws."""
-    kept = len(retain) * seeds
-    return 2 * (kept + len(forget) * forget_seeds) + min(kept, NOISE_FLOOR_SHOTS)
+def count_shots(plan: Plan, models: int = 1) -> int:
+    """How many pictures `measure` draws, or `evaluate` of so many unlearned models."""
+    return (1 + models) * len(plan.shots) + min(len(plan.retain_shots), NOISE_FLOOR_SHOTS)
+
+
+def _tally(judge: Judge | None, plan: Plan) -> Tally | None:
+    return Tally(judge, plan.forget) if judge and plan.forget else None
 
 
 def _moved(
-    base: Draw, unlearned: Draw, lpips: Lpips, shots: Sequence[Shot], tallies: tuple[Tally, Tally] | None
+    base: Draw, unlearned: Draw, lpips: Lpips, shots: Sequence[Shot], tally: Tally | None, name: str
 ) -> tuple[list[float], list[float], list[float]]:
-    """LPIPS, SSIM and PSNR of each shot; the judge's verdicts go to the tallies of base and unlearned."""
-    before, after = drawn(base, shots, BASE), drawn(unlearned, shots, UNLEARNED)
-    if tallies:
-        for tally, pictures in zip(tallies, (before, after), strict=True):
-            tally.add(pictures, [prompt for prompt, _ in shots])
+    """LPIPS, SSIM and PSNR of each shot; the judge's verdicts on the unlearned model's pictures go to the tally."""
+    before, after = drawn(base, shots, BASE), drawn(unlearned, shots, name)
+    if tally:
+        tally.add(after, [prompt for prompt, _ in shots])
     return lpips.distance(before, after).tolist(), ssim(before, after), psnr(before, after)
 
 
@@ -237,17 +238,21 @@ def _per_prompt(
     ]
 
 
-def _sheet(base: Draw, unlearned: Draw, lpips: Lpips, rows: Sequence[tuple[Shot, float, bool]]) -> Tensor:
-    """The picture sheet of shots with their distance and whether they are to be forgotten."""
-    shots = [shot for shot, _, _ in rows]
+def retention_sheet(base: Draw, unlearned: Draw, lpips: Lpips, retention: Retention) -> Tensor:
+    """Some retain pictures, from the least to the furthest moved, and some forget pictures: [1, H, W, 3]."""
+    kept, lost = _pictures(retention.retain), _pictures(retention.forget)
+    some = [kept[index] for index in spread([distance for _, distance in kept], SHEET_ROWS)]
+    forgotten = [lost[index] for index in range_over(len(lost), SHEET_ROWS)]
+    shots = [shot for shot, _ in some + forgotten]
     before, after = drawn(base, shots, BASE), drawn(unlearned, shots, UNLEARNED)
-    pairs = zip(rows, before, after, lpips.heat_map(before, after), strict=True)
-    return picture_sheet([SheetRow(*shot, a, b, heat, value, forget) for (shot, value, forget), a, b, heat in pairs])
+    kinds = [False] * len(some) + [True] * len(forgotten)
+    rows = zip(some + forgotten, before, after, lpips.heat_map(before, after), kinds, strict=True)
+    return picture_sheet([SheetRow(*shot, a, b, heat, value, forget) for (shot, value), a, b, heat, forget in rows])
 
 
-def span(seeds: Sequence[int]) -> str:
-    """`1000 to 1003` for consecutive seeds."""
-    return f"{seeds[0]} to {seeds[-1]}"
+def _pictures(rows: Sequence[PromptDistance]) -> list[tuple[Shot, float]]:
+    """Each shot with its LPIPS."""
+    return [((row.prompt, seed), value) for row in rows for seed, value in zip(row.seeds, row.lpips, strict=True)]
 
 
 def spread(values: Sequence[float], count: int) -> list[int]:

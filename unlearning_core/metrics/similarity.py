@@ -5,13 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .drawing import batches
+
 
 def ssim(a: Tensor, b: Tensor) -> list[float]:
     """Structural similarity (Wang et al. 2004) of each pair of pictures [B, H, W, 3] in 0..1: 1 is the same."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    values = structural_similarity_index_measure(_planes(a), _planes(b), data_range=1.0, reduction="none")
-    return torch.as_tensor(values).reshape(-1).tolist()
+    values = []
+    for first, second in zip(batches(a), batches(b), strict=True):
+        part = structural_similarity_index_measure(_planes(first), _planes(second), data_range=1.0, reduction="none")
+        values += torch.as_tensor(part).reshape(-1).tolist()
+    return values
 
 
 def psnr(a: Tensor, b: Tensor) -> list[float]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ..metrics.backbones import save_atomically
+from ..files import write_atomically
 from ..metrics.clip import SHIPPED_FOLDER, Clip
 from .pictures import fetch_icons, training_pictures
 from .tokenizer import MAX_LENGTH, make_tokenizer
@@ -147,7 +148,8 @@ def save_folder(folder: Path, model: torch.nn.Module) -> None:
     make_tokenizer(vocabulary()).save_pretrained(folder)
     (folder / "open_clip_config.json").write_text(json.dumps(configuration(), indent=2) + "\n")
     weights = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    save_atomically(weights, folder / "open_clip_model.safetensors")
+    with write_atomically(folder / "open_clip_model.safetensors") as partial:
+        save_file(weights, partial)
 
 
 if __name__ == "__main__":

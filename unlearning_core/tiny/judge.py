@@ -16,9 +16,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ..metrics.backbones import save_atomically
+from ..files import write_atomically
+from ..metrics.drawing import batches
 from ..metrics.lpips import Lpips
 from .world import CONCEPTS, STYLES, parse
 
@@ -28,7 +30,6 @@ REFERENCES = Path(__file__).parent / "model" / "judge.safetensors"
 PICTURES_EACH = 48  # of every (concept, style)
 LAYERS = (1, 2)  # AlexNet's second and third ReLU: they see shape and hand, and still read soft pictures
 GRID = 3  # cells a side that a layer's activations are averaged in, so that small shifts don't matter
-BATCH_SIZE = 32
 
 
 class Verdict(NamedTuple):
@@ -113,7 +114,8 @@ def make_references(pictures: Tensor, path: Path = REFERENCES, folders: Sequence
     features = torch.cat([*_features(Lpips("alex", folders), flat)])
     references = features.view(*pictures.shape[:3], -1).mean(2).half()
     names = {"concepts": json.dumps([*CONCEPTS]), "styles": json.dumps([*STYLES])}
-    save_atomically({"references": references}, path, names)
+    with write_atomically(path) as partial:
+        save_file({"references": references}, partial, names)
 
 
 def _features(alexnet: Lpips, pictures: Tensor) -> Iterator[Tensor]:
@@ -121,7 +123,7 @@ def _features(alexnet: Lpips, pictures: Tensor) -> Iterator[Tensor]:
 
     The square root keeps a few strong channels from deciding alone (as RootSIFT does, Arandjelovic and Zisserman 2012).
     """
-    for batch in pictures.split(BATCH_SIZE):
+    for batch in batches(pictures):
         activations = alexnet.activations(batch / 255 if batch.dtype == torch.uint8 else batch)
         pooled = [F.adaptive_avg_pool2d(activations[layer], GRID).flatten(1).sqrt() for layer in LAYERS]
         yield F.normalize(torch.cat([F.normalize(values, dim=1) for values in pooled], dim=1), dim=1)
