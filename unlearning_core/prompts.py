@@ -34,9 +34,9 @@ DEFAULT_RETAIN = (  # everyday subjects and styles, far from each other
     "a watercolour of a village",
     "a black and white photograph",
 )
-NO_SUBJECT = frozenset(
-    "a an the of in on at by with and to photo photograph picture image portrait painting drawing style".split()
-)
+SMALL_WORDS = ("a", "an", "the", "of", "in", "on", "at", "by", "with", "and", "to")
+KINDS_OF_PICTURE = ("photo", "photograph", "picture", "image", "portrait", "painting", "drawing", "style")
+NO_SUBJECT = {*SMALL_WORDS, *KINDS_OF_PICTURE}
 
 
 def lines(text: str) -> tuple[str, ...]:

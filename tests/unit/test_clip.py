@@ -143,7 +143,7 @@ def test_a_local_file_that_is_no_weights_is_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     fill(path)
     with pytest.raises(ValueError, match="damaged") as error:
-        Clip.pretrained("RN50", str(path))
+        Clip.pretrained("RN50", path)
     assert str(path) in str(error.value)
 
 

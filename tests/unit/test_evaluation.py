@@ -89,7 +89,7 @@ def test_the_base_is_drawn_and_judged_once(networks: Networks, tmp_path: Path) -
     found = evaluated(networks, dict(zip(MODELS, models, strict=True)), base, judge=Judge(), base_again=again)
     assert len(drawn) == count_shots(PLAN, models=2)
     assert sum(judged) == 3 * len(PLAN.shots)
-    assert found[0].retention.base_accuracies == found[1].retention.base_accuracies == Accuracies(0, 0, None, 1 / 5 * 3)
+    assert found[0].retention.base_accuracies == found[1].retention.base_accuracies == Accuracies(0, 0, None, 3 / 5)
 
 
 def test_a_nan_picture_is_named_after_its_model(networks: Networks) -> None:

@@ -19,7 +19,7 @@ def interval(values: torch.Tensor | list[float], **options: Any) -> tuple[float,
 VALUES = {"normal": torch.distributions.Normal(2.0, 1.0), "skewed": torch.distributions.Gamma(2.0, 1.0)}
 
 
-@pytest.mark.parametrize("prompts", [4, 8, 24])
+@pytest.mark.parametrize("prompts", [8, 24])
 @pytest.mark.parametrize("kind", VALUES)
 def test_coverage(kind: str, prompts: int) -> None:
     """A 95 % interval should hold the mean 2.0 of normal values, and of ones as skewed as LPIPS over retain prompts."""

@@ -1,4 +1,4 @@
-"""How the shipped model was trained: `python -m unlearning_core.tiny.train --work DIR`, one to three hours on two cores.
+"""How the shipped model was trained: `python -m unlearning_core.tiny.train --work DIR`, 1 to 3 hours on two cores.
 
 Three stages, resumable from checkpoints in the work folder: the autoencoder (TAESD's architecture), the denoiser with
 its text encoder (v-prediction on Stable Diffusion's noise schedule), and the export to a diffusers folder.
