@@ -20,13 +20,13 @@ def make_room(host: ComfyModel, method: Method, settings: Settings, prompts: Seq
     """Takes other models off the device, and turns on gradient checkpointing when training needs it to fit.
 
     The prompts are encoded first, so that the text encoder is among those that leave. None for methods in closed form.
-    Raises ValueError when training does not fit even so.
+    Raises ValueError when training does not fit even so, or the model cannot draw the size.
     """
     if not isinstance(method, GradientMethod):
         return None
+    drawing = _drawing_bytes(host, settings)
     host.encode(prompts)
     deltas = new_deltas(host, settings)
-    drawing = _drawing_bytes(host, settings)
     plain = needed(host, method, deltas, settings)
     if plain.extra <= _free(host, max(plain.extra, drawing)):
         return plain

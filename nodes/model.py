@@ -17,6 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from torch import Tensor, nn
 
+from ..unlearning_core.model import check_size
 from .training import differentiable_attention, training_mode
 from .weights import base_weights, patch_changes, patch_places
 
@@ -129,7 +130,8 @@ def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
 
 
 def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
-    """A zero latent [1, C, H, W] for a picture of width x height pixels."""
+    """A zero latent [1, C, H, W] for a picture of width x height pixels. Raises ValueError as `check_size` does."""
     latent_format = model.get_model_object("latent_format")
     ratio = latent_format.spacial_downscale_ratio
+    check_size(width, height, ratio)
     return torch.zeros(1, latent_format.latent_channels, height // ratio, width // ratio)

@@ -21,7 +21,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..unlearning_core.metrics.cache import PictureCache, digest, tensors
-from ..unlearning_core.metrics.drawing import Draw, Plan, check_size
+from ..unlearning_core.metrics.drawing import Draw, Plan, check_measurable
 from ..unlearning_core.prompts import check_measured, lines
 from .drawing import Drawing
 
@@ -194,7 +194,7 @@ class Studio:
     def check(self, model: ModelPatcher, smallest: int) -> None:
         """Raises ValueError for a picture size that `model` cannot draw, or below the `smallest` side in pixels."""
         ratio = model.get_model_object("latent_format").spacial_downscale_ratio
-        check_size(self._drawing.width, self._drawing.height, ratio, smallest)
+        check_measurable(self._drawing.width, self._drawing.height, ratio, smallest)
 
     def _sampling(self, model: ModelPatcher) -> dict[str, Any]:
         drawing = self._drawing

@@ -27,17 +27,15 @@ def to_full(patch: UnlearningPatch) -> UnlearningPatch:
 def to_low_rank(patch: UnlearningPatch, rank: int) -> UnlearningPatch:
     """The nearest changes of rank `rank` at most, by singular value decomposition (Eckart and Young 1936).
 
-    Biases and norms have no low rank and stay full. Raises ValueError when rank is below 1.
+    Changes of biases and norms are left out: they have no low rank, and diffusers refuses LoRA files that hold them.
+    Raises ValueError when rank is below 1, or the patch changes nothing else.
     """
     if rank < 1:
         raise ValueError(f"rank: {rank}; must be 1 or more")
-    tensors = []
-    for name, change in patch.changes().items():
-        if change.ndim < 2:
-            tensors.append(full_tensors(name, change))
-        else:
-            tensors.append(low_rank_tensors(name, *factors(change, rank)))
-    return _with(patch, tensors, rank=rank)
+    matrices = {name: change for name, change in patch.changes().items() if change.ndim >= 2}
+    if not matrices:
+        raise ValueError("rank: the patch changes vectors only, which have no low rank; export it with --full")
+    return _with(patch, [low_rank_tensors(name, *factors(change, rank)) for name, change in matrices.items()], rank)
 
 
 def factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -51,10 +49,14 @@ def factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def weight_error(patch: UnlearningPatch, other: UnlearningPatch) -> float:
-    """||changes - other changes|| / ||changes||, Frobenius norms over all weights."""
-    changes, others = patch.changes(), other.changes()
-    lost = sum((change.double() - others[name].double()).square().sum() for name, change in changes.items())
-    return float((lost / sum(change.double().square().sum() for change in changes.values())) ** 0.5)
+    """||changes - other changes|| / ||changes||, Frobenius norms over all weights; what `other` lacks is zero there."""
+    others = other.changes()
+    lost = whole = 0.0
+    for name, change in patch.changes().items():
+        kept = others.get(name, torch.zeros_like(change))
+        lost += float((change.double() - kept.double()).square().sum())
+        whole += float(change.double().square().sum())
+    return (lost / whole) ** 0.5
 
 
 def picture_error(

@@ -39,7 +39,7 @@ class DiffusionModel(Protocol):
         ...
 
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
-        """Pure-noise latents [len(seeds), C, H, W] at the highest sigma; size in pixels."""
+        """Pure-noise latents [len(seeds), C, H, W] at the highest sigma; size in pixels, checked by `check_size`."""
         ...
 
     def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
@@ -61,6 +61,13 @@ class DiffusionModel(Protocol):
     def attach(self, deltas: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
         """Within the context, the weight `name` is `deltas[name](weight)`; after it, everything is as before."""
         ...
+
+
+def check_size(width: int, height: int, multiple: int) -> None:
+    """Raises ValueError for sides in pixels that are no multiples of what the model draws."""
+    for name, side in (("width", width), ("height", height)):
+        if side % multiple:
+            raise ValueError(f"{name}: {side} pixels; this model draws sides that are multiples of {multiple}")
 
 
 def noise_prediction(model: DiffusionModel, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:

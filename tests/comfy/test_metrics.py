@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from comfyui import PromptError, Server
+from graphs import Graph, node, unlearn
 
 from unlearning_core.cli import main
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
-Graph = dict[str, dict[str, Any]]
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 MEASURED = {
@@ -36,34 +36,10 @@ BOTH = {"base_model": ["load", 0], "unlearned_model": ["unlearn", 0], **PARTS}
 LABELS = "a {}: cat face, dog face, car, frog\n{} style: noto, fluent"
 
 
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
-
-
 def graph(**nodes: dict[str, Any]) -> Graph:
     """The shipped model, one that was trained for three steps, and `nodes`."""
-    unlearn = node(
-        "UnlearnConcept",
-        model=["load", 0],
-        clip=["load", 1],
-        forget_prompts="a cat face",
-        overwrite_prompt="a dog face",
-        retain_prompts="",
-        method="esd",
-        **{"method.eta": 1.0, "method.help_weight": 0.0},
-        steps=3,
-        learning_rate=2e-3,
-        weights="cross_attention",
-        rank=0,
-        seed=0,
-        width=128,
-        height=128,
-        batch_size=2,
-        runs=2,
-        run_steps=3,
-        run_cfg=3.0,
-    )
-    return {"load": node("LoadTinyT2I"), "unlearn": unlearn, **nodes}
+    trained = unlearn(method="esd", retain_prompts="", weights="cross_attention")
+    return {"load": node("LoadTinyT2I"), "unlearn": trained, **nodes}
 
 
 def forgetting(**changes: Any) -> dict[str, Any]:

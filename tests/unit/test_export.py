@@ -189,7 +189,7 @@ def test_model_is_in_the_precision_that_was_asked_for() -> None:
         (["train", "--model", "nowhere", "--forget", "a cat"], "model nowhere: not found"),
         ([*TRAIN, "--option", "helpweight=3"], "ovw has no 'helpweight'; it has help_weight"),
         ([*TRAIN, "--option", "help_weight=much"], "'much' is no number"),
-        ([*TRAIN, "--method", "uce", "--rank", "4", "--model", "nowhere"], "set rank to 0"),
+        (["train", "--model", "nowhere", "--method", "uce", "--forget", "a cat", "--rank", "4"], "set rank to 0"),
         (["export", "patch", "out", "--merge"], "--merge and --pictures need the base model"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unlearning_core.hosts.diffusers import DiffusersModel
 from unlearning_core.metrics.cache import PictureCache
-from unlearning_core.metrics.drawing import CHUNK, Draw, Plan, Shot, batch_size, batches, check_size
+from unlearning_core.metrics.drawing import CHUNK, Draw, Plan, Shot, batch_size, batches, check_measurable
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.retention import Retention, count_shots, measure
 from unlearning_core.model import select
@@ -127,11 +127,11 @@ def test_prompts_with_bars_stay_in_their_cells(lpips: Lpips) -> None:
 
 
 def test_sizes_that_the_model_cannot_draw_are_refused() -> None:
-    check_size(128, 96, multiple=8, smallest=31)
+    check_measurable(128, 96, multiple=8, smallest=31)
     with pytest.raises(ValueError, match="width: 100 pixels; this model draws sides that are multiples of 8"):
-        check_size(100, 128, multiple=8, smallest=31)
+        check_measurable(100, 128, multiple=8, smallest=31)
     with pytest.raises(ValueError, match="height: 24 pixels; the metric needs sides of 31"):
-        check_size(128, 24, multiple=8, smallest=31)
+        check_measurable(128, 24, multiple=8, smallest=31)
 
 
 def test_batches_shrink_as_pictures_grow() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..prompts import check_measured, lines
-from .train import PRECISIONS
+from .train import MODEL_HELP, PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,9 +37,7 @@ class PromptFile(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn evaluate`."""
     whole, share = parser.add_argument_group("what to measure"), parser.add_argument_group("how pictures are drawn")
-    whole.add_argument(
-        "--base", type=Path, required=True, help="diffusers folder or safetensors file of the base model"
-    )
+    whole.add_argument("--base", required=True, help=MODEL_HELP)
     whole.add_argument("--config", type=Path, help="diffusers folder of the family, when the base is a file")
     whole.add_argument("--patch", type=Path, required=True, action="append", help="patch file; may be repeated")
     whole.add_argument(
@@ -94,7 +92,7 @@ def evaluate(args: argparse.Namespace, plan: Plan, patches: Mapping[str, Unlearn
     from ..metrics import evaluation
     from ..metrics.cache import PictureCache
     from ..metrics.clip import clip_named
-    from ..metrics.drawing import check_size
+    from ..metrics.drawing import check_measurable
     from ..metrics.figures import comparison_sheet, tradeoff_plot
     from ..metrics.inception import Fid
     from ..metrics.lettering import to_image
@@ -113,9 +111,9 @@ def evaluate(args: argparse.Namespace, plan: Plan, patches: Mapping[str, Unlearn
     for patch in patches.values():
         patch.check_base(model.weights(), model.changes())
     smallest = max(SMALLEST_SIDE["alex"], SMALLEST_SIDE[args.backbone])
-    check_size(args.width, args.height, model.multiple, smallest)
+    check_measurable(args.width, args.height, model.multiple, smallest)
     easel = Easel(model, Sampling(args.steps, args.cfg, args.width, args.height), PictureCache(cache_folder))
-    settings = {"model": str(args.base), **easel.settings(), "precision": args.precision, "strength": args.strength}
+    settings = {"model": args.base, **easel.settings(), "precision": args.precision, "strength": args.strength}
     candidates = {
         name: evaluation.Candidate(easel.cached(patch, args.strength), {"patch": patch.digest})
         for name, patch in patches.items()

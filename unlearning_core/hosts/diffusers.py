@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..model import check_size
 from ..patch import UnlearningPatch
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class DiffusersModel(ABC):
         return torch.stack([*picked, torch.zeros_like(picked[0])])
 
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        check_size(width, height, self.multiple)
         shape = (1, self.channels, height // self.downscale, width // self.downscale)
         noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         return noise.to(self.device) * self.noise_scale

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..model import check_size
 from ..prompts import check_measured
 
 Shot = tuple[str, int]  # prompt, seed
@@ -109,10 +110,9 @@ def batches(pictures: Tensor) -> tuple[Tensor, ...]:
     return pictures.split(batch_size(width, height))
 
 
-def check_size(width: int, height: int, multiple: int, smallest: int = 1) -> None:
+def check_measurable(width: int, height: int, multiple: int, smallest: int = 1) -> None:
     """Raises ValueError for sides in pixels that a model draws in steps of `multiple`, or a metric below `smallest`."""
+    check_size(width, height, multiple)
     for name, side in (("width", width), ("height", height)):
-        if side % multiple:
-            raise ValueError(f"{name}: {side} pixels; this model draws sides that are multiples of {multiple}")
         if side < smallest:
             raise ValueError(f"{name}: {side} pixels; the metric needs sides of {smallest} pixels or more")
