@@ -28,7 +28,7 @@ from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.quality import Networks, Quality, measure_quality
 from unlearning_core.metrics.retention import Retention, measure
-from unlearning_core.metrics.tables import settings_line
+from unlearning_core.metrics.tables import markdown_table, settings_line
 from unlearning_core.model import select
 from unlearning_core.sampling import Sampling, draw
 from unlearning_core.tiny.judge import Judge
@@ -183,11 +183,7 @@ def page(
         "floor, hashing of weights and prompts, cache and sheet. Bare sampling is what of them went into drawing",
         "pictures, those for the noise floor too.",
         "",
-        "| | seconds | ratio |",
-        "|---|---|---|",
-        f"| bare sampling of the same pictures | {speed['first sampling']:.1f} | 1 |",
-        f"| the metric, empty cache | {speed['first']:.1f} | {speed['first'] / speed['first sampling']:.3f} of that |",
-        f"| a second method | {speed['second']:.1f} | {speed['second'] / speed['first']:.3f} of the first |",
+        markdown_table(("", "seconds", "ratio"), time_rows(speed)),
         "",
         "## Memory",
         "",
@@ -197,24 +193,35 @@ def page(
         "",
         f"`{bench.weight}` times a factor; distances are to the base.",
         "",
-        "| factor | I | noise floor | SSIM | Fréchet (AlexNet) | CMMD | CLIPScore |",
-        "|---|---|---|---|---|---|---|",
-        *(scaled_row(factor, retention, quality) for factor, retention, quality in sensitivity),
+        markdown_table(
+            ("factor", "I", "noise floor", "SSIM", "Fréchet (AlexNet)", "CMMD", "CLIPScore"),
+            [scaled_row(factor, retention, quality) for factor, retention, quality in sensitivity],
+        ),
         "",
         "## Judges on base pictures",
         "",
         f"One picture of each of {len(CONCEPTS)} concepts; share named rightly.",
         "",
-        "| judge | concept | style |",
-        "|---|---|---|",
-        *(f"| {name} | {concept:.1%} | {style:.1%} |" for name, (concept, style) in judges.items()),
+        markdown_table(
+            ("judge", "concept", "style"),
+            [(name, f"{concept:.1%}", f"{style:.1%}") for name, (concept, style) in judges.items()],
+        ),
         "",
     ]
     return "\n".join(lines)
 
 
-def scaled_row(factor: float, retention: Retention, quality: Quality) -> str:
-    cells = (
+def time_rows(speed: dict[str, float]) -> list[tuple[str, str, str]]:
+    first, second, sampling = (speed[name] for name in ("first", "second", "first sampling"))
+    return [
+        ("bare sampling of the same pictures", f"{sampling:.1f}", "1"),
+        ("the metric, empty cache", f"{first:.1f}", f"{first / sampling:.3f} of that"),
+        ("a second method", f"{second:.1f}", f"{second / first:.3f} of the first"),
+    ]
+
+
+def scaled_row(factor: float, retention: Retention, quality: Quality) -> tuple[str, ...]:
+    return (
         f"{factor:g}",
         f"{retention.integrity:.2e}",
         f"{retention.noise_floor:.1e}",
@@ -223,7 +230,6 @@ def scaled_row(factor: float, retention: Retention, quality: Quality) -> str:
         f"{quality.cmmd:.2e}",
         f"{quality.clip_score.unlearned:.3f}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

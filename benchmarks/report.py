@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from unlearning_core.metrics.tables import markdown_table, settings_line
+
 Row = dict[str, Any]  # one training seed of one method on one task
 
 COLUMNS: dict[str, str] = {  # figure -> how it is printed
@@ -77,8 +79,11 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def page(rows: Sequence[Row], scale: dict[str, float], settings: dict[str, Any]) -> str:
     """docs/integrity.md."""
-    pictures = ", ".join(f"{name} {value}" for name, value in settings.items())
-    lines = [INTRODUCTION.format(pictures=pictures, seed=scale["another seed"], prompt=scale["another prompt"])]
+    lines = [
+        INTRODUCTION.format(
+            pictures=settings_line(settings), seed=scale["another seed"], prompt=scale["another prompt"]
+        )
+    ]
     for task in dict.fromkeys(row["task"] for row in rows):
         lines += [f"## {task}", "", *table(rows, task), ""]
     lines += ["## The paper's claims", ""]
@@ -92,16 +97,18 @@ def page(rows: Sequence[Row], scale: dict[str, float], settings: dict[str, Any])
 
 def table(rows: Sequence[Row], task: str) -> list[str]:
     """A task's methods, a line each."""
-    names = [*COLUMNS, "95 % interval of I", "setting"]
-    lines = [f"| method | {' | '.join(names)} |", f"|{'---|' * (len(names) + 1)}"]
-    for name in methods(rows):
-        runs = of(rows, task, name)
-        cells = [spread([run[column] for run in runs], form) for column, form in COLUMNS.items()]
-        interval = f"{mean(runs, 'I low'):.4f} to {mean(runs, 'I high'):.4f}"
-        star = "" if runs[0]["reached"] else " *"
-        lines.append(f"| {name}{star} | {' | '.join(cells)} | {interval} | {shown(runs[0]['setting'])} |")
+    head = ("method", *COLUMNS, "95 % interval of I", "setting")
     base = of(rows, task, methods(rows)[0])[0]["CLIPScore of base"]
-    return [*lines, "", f"CLIPScore of the base's pictures: {base:.2f}."]
+    cells = [table_row(name, of(rows, task, name)) for name in methods(rows)]
+    return [markdown_table(head, cells), "", f"CLIPScore of the base's pictures: {base:.2f}."]
+
+
+def table_row(name: str, runs: Sequence[Row]) -> list[str]:
+    """A method's cells."""
+    star = "" if runs[0]["reached"] else " *"
+    figures = [spread([run[column] for run in runs], form) for column, form in COLUMNS.items()]
+    interval = f"{mean(runs, 'I low'):.4f} to {mean(runs, 'I high'):.4f}"
+    return [f"{name}{star}", *figures, interval, shown(runs[0]["setting"])]
 
 
 def claim_sight(rows: Sequence[Row]) -> Claim:
