@@ -43,8 +43,10 @@ not trained on. Fréchet: distance of the retain pictures from the base's, on Al
 retain pictures, by the shipped CLIP model. Seconds, calls of the network and memory above the loaded model are those of
 unlearning from nothing, on a CPU with the first training seed.
 
-Pictures: {pictures}. Among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt
-{prompt:.3f}.
+Pictures: {pictures}.
+Among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt {prompt:.3f}.
+
+[methods.md](methods.md#what-the-comparison-shows) says what these figures may mean.
 """
 
 OURS = ("OVW", "Saddle")
@@ -180,6 +182,7 @@ def draw_methods(rows: Sequence[Row], path: Path) -> None:
         above = [mean(each, "I high") - value for value, each in zip(values, runs, strict=True)]
         colours = ["#4878a8" if each[0]["reached"] else "#c8c4bc" for each in runs]
         axes.barh(names, values, xerr=[below, above], color=colours, error_kw={"elinewidth": 1})
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("I: LPIPS of retain prompts (grey: forgets less than 95 %)")
 
     draw_panels(rows, bars, path)
@@ -197,7 +200,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
         axes.set_ylabel("UA")
         axes.set_xscale("log")
         if task == tasks(rows)[-1]:
-            axes.legend(fontsize=8)
+            axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
 
     draw_panels(rows, curves, path)
 

@@ -38,7 +38,7 @@ class UnlearnConcept(io.ComfyNode):
             display_name="Unlearn Concept",
             category="unlearning",
             description=(
-                "Trains the model to forget: what the forget prompts drew is overwritten or erased, what the retain "
+                "Makes the model forget: what the forget prompts drew is overwritten or erased, what the retain "
                 "prompts draw is held. Gives the patched MODEL and the patch. The MODEL that comes in stays as it is; "
                 "LoRAs on it count as part of the base."
             ),

@@ -128,7 +128,7 @@ def test_patch_of_another_base_is_refused(
         ({"overwrite_prompt": "a dog\na bear"}, "2 lines for 1 forget prompts"),
         ({"steps": 0}, "smaller than min of 1"),
         ({"method.help_weight": -1.0}, "smaller than min of 0"),
-        ({"method": "magic"}, "method: unknown; choose one of ovw, "),
+        ({"method": "magic"}, "method: unknown; choose one of uce, "),
         ({"rank": -1}, "rank: -1 is out of range"),
         ({"method": "uce", "rank": 4}, "set rank to 0"),
         ({"method": "nullspace", "weights": "attention"}, "needs text_projections"),

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn train`; those of training are the fields of `Settings`."""
     parser.add_argument("--model", required=True, help=MODEL_HELP)
     parser.add_argument("--config", type=Path, help="diffusers folder of the family, when the model is a file")
-    parser.add_argument("--method", choices=METHODS, default="ovw")
+    parser.add_argument("--method", choices=METHODS, default=next(iter(METHODS)))
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the method; may be repeated"
     )

@@ -12,15 +12,16 @@ from .saddle import Saddle
 from .salun import Salun
 from .uce import Uce
 
+# The first is the default: docs/integrity.md compares them.
 METHODS: dict[str, type[Method]] = {
+    "uce": Uce,
+    "nullspace": NullSpace,
     "ovw": Ovw,
     "saddle": Saddle,
     "esd": Esd,
     "salun": Salun,
     "sa": Sa,
     "ca": Ca,
-    "uce": Uce,
-    "nullspace": NullSpace,
 }
 
 __all__ = ["METHODS", "ClosedForm", "GradientMethod", "Method"]
