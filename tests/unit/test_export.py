@@ -190,6 +190,7 @@ def test_model_is_in_the_precision_that_was_asked_for() -> None:
         ([*TRAIN, "--option", "helpweight=3"], "ovw has no 'helpweight'; it has help_weight"),
         ([*TRAIN, "--option", "help_weight=much"], "'much' is no number"),
         (["train", "--model", "nowhere", "--method", "uce", "--forget", "a cat", "--rank", "4"], "set rank to 0"),
+        ([*TRAIN, "--out", "forget-cat"], "forget-cat: no name for a patch; write one that ends in .safetensors"),
         (["export", "patch", "out", "--merge"], "--merge and --pictures need the base model"),
     ],
 )

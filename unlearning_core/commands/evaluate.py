@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..prompts import check_measured, lines
-from .train import MODEL_HELP, PRECISIONS
+from .shared import DEVICE_HELP, MODEL_HELP, PRECISIONS, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     share.add_argument("--cfg", type=float, default=7.0, help="guidance scale")
     share.add_argument("--width", type=int, default=512, help="pixels")
     share.add_argument("--height", type=int, default=512, help="pixels")
-    share.add_argument("--device", help="without it cuda where that is available, else cpu")
+    share.add_argument("--device", help=DEVICE_HELP)
     share.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the model")
     share.add_argument("--cache", type=Path, help="folder that keeps pictures for the next run")
 
@@ -102,7 +102,7 @@ def evaluate(args: argparse.Namespace, plan: Plan, patches: Mapping[str, Unlearn
     from ..sampling import Sampling
 
     evaluation.check_names(list(patches))
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(args)
     alexnet = Lpips("alex", args.models, device)
     lpips = alexnet if args.backbone == "alex" else Lpips(args.backbone, args.models, device)
     clip = clip_named(args.clip, args.models)(device)
@@ -120,8 +120,8 @@ def evaluate(args: argparse.Namespace, plan: Plan, patches: Mapping[str, Unlearn
     }
     base = easel.cached()
     judge = judge_named(args, model, clip)
-    evaluations = evaluation.evaluate(base, candidates, lpips, networks, plan, settings, judge, easel.bare())
     args.out.mkdir(parents=True, exist_ok=True)
+    evaluations = evaluation.evaluate(base, candidates, lpips, networks, plan, settings, judge, easel.bare())
     write_report(args.out / "figures", *evaluation.report(evaluations))
     table = evaluation.leaderboard(evaluations)
     (args.out / "leaderboard.md").write_text(f"{table}\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .train import MODEL_HELP
+from .shared import DEVICE_HELP, MODEL_HELP, check_patch_file, device_of
 
 if TYPE_CHECKING:
     from ..patch import UnlearningPatch
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, default=7.0, help="guidance scale of --pictures")
     parser.add_argument("--width", type=int, default=512, help="pixels")
     parser.add_argument("--height", type=int, default=512, help="pixels")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", help=DEVICE_HELP)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     if args.merge:
         _merge(args, patch)
         return
+    check_patch_file(args.out)
     converted = to_full(patch) if args.full else to_low_rank(patch, args.rank)
     print(f"error in weights: {weight_error(patch, converted):.3g} of the change's norm")
     if args.pictures:
@@ -57,7 +58,7 @@ def _merge(args: argparse.Namespace, patch: UnlearningPatch) -> None:
     from ..hosts.diffusers import DiffusersModel
 
     check_new(args.out)
-    merge(DiffusersModel.load(args.base, args.device, config=args.config), patch, args.strength, args.out)
+    merge(DiffusersModel.load(args.base, device_of(args), config=args.config), patch, args.strength, args.out)
 
 
 def _picture_error(args: argparse.Namespace, patch: UnlearningPatch, converted: UnlearningPatch) -> str:
@@ -65,7 +66,7 @@ def _picture_error(args: argparse.Namespace, patch: UnlearningPatch, converted: 
     from ..hosts.diffusers import DiffusersModel
     from ..sampling import Sampling
 
-    model = DiffusersModel.load(args.base, args.device, config=args.config)
+    model = DiffusersModel.load(args.base, device_of(args), config=args.config)
     patch.check_base(model.weights(), model.changes())
     sampling = Sampling(args.steps, args.cfg, args.width, args.height)
     prompts = patch.record.retain or [""]

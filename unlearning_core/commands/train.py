@@ -12,9 +12,7 @@ from ..methods import METHODS, Method
 from ..model import SELECTIONS
 from ..prompts import Prompts
 from ..train import Progress, Settings
-
-PRECISIONS = ("float32", "bfloat16")  # gradients underflow in float16
-MODEL_HELP = "diffusers folder, safetensors file, or a name on Hugging Face such as owner/model"
+from .shared import DEVICE_HELP, MODEL_HELP, PRECISIONS, check_patch_file, device_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if spec.metadata:
             name, text = f"--{spec.name.replace('_', '-')}", f"{spec.metadata['help']} (default {spec.default})"
             parser.add_argument(name, type=type(spec.default), default=spec.default, help=text)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the model; deltas are float32")
 
 
@@ -52,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
     chosen = {spec.name: getattr(args, spec.name) for spec in fields(Settings)}
     settings = Settings(**{**chosen, "weights": args.weights or method.weights})
     check_settings(method, settings)
-    model = DiffusersModel.load(args.model, args.device, getattr(torch, args.precision), args.config)
+    check_patch_file(args.out)
+    model = DiffusersModel.load(args.model, device_of(args), getattr(torch, args.precision), args.config)
     patch = unlearn(model, method, prompts, settings, show)
     patch.save(args.out)
     print(args.out)
