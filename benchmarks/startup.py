@@ -15,12 +15,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
 REPEATS = 5
+# utils first, as in main.py: later, older versions take it for comfy.utils.
 PROBE = """
 import asyncio, importlib.util, json, sys, time
 sys.path.insert(0, sys.argv[1])
 from comfy.cli_args import args
 args.cpu = True
-import nodes, server, comfy_extras.nodes_train, comfy.sd, folder_paths
+import utils.extra_config, nodes, server, comfy_extras.nodes_train, comfy.sd, folder_paths
 before = set(sys.modules)
 start = time.perf_counter()
 spec = importlib.util.spec_from_file_location("pack", sys.argv[2] + "/__init__.py")

@@ -183,8 +183,8 @@ def test_what_rounding_leaves_of_a_patch(
         predictions = []
         pack("nodes.precision").rounding_warning(base, patch, 1.0)
         for model in (base, pack("nodes.patches").apply_patch(base, patch, 1.0)):
-            comfy.model_management.load_models_gpu([model])
             with torch.no_grad():
+                comfy.model_management.load_models_gpu([model])
                 predictions.append(model.model.apply_model(x, torch.full((2,), 0.7), **conds))
         return predictions[1] - predictions[0]
 
