@@ -174,8 +174,9 @@ def page(
     lines = [
         "# What the metrics cost and see",
         "",
-        f"Written by `python -m benchmarks.metrics` on the shipped model: {len(PROMPTS)} prompts, {len(PLAN.seeds)}",
-        f"seeds. Settings: {settings_line(settings)}.",
+        "Written by `python -m benchmarks.metrics` on the shipped model: "
+        f"{len(PROMPTS)} prompts, {len(PLAN.seeds)} seeds.",
+        f"Settings: {settings_line(settings)}.",
         "",
         "## Time",
         "",

@@ -158,7 +158,7 @@ def test_a_prompt_too_few_is_refused(clip: Clip, pictures: Tensor) -> None:
 
 
 def test_models_by_name(copied: Path) -> None:
-    assert clip_named("shipped")("cpu").name == "clip"
+    assert clip_named("shipped")("cpu").name == "shipped"
     assert clip_named("copied", [copied.parent])("cpu").name == "copied"
     with pytest.raises(ClipNotFound, match="RN50's tags are openai"):
         clip_named("RN50 nothing", [copied.parent])("cpu")

@@ -48,7 +48,7 @@ def test_the_figures_grow_with_the_change_and_are_zero_without(clip: Clip) -> No
     assert far.forget_clip_score and far.forget_clip_score.unlearned != far.forget_clip_score.base
     assert far.fid is None
     summary = json.loads(json.dumps(far.summary(), allow_nan=False))
-    assert summary["settings"] == {"CLIP": "clip", "seeds": "0 to 2", "forget seeds": "0 to 1"}
+    assert summary["settings"] == {"CLIP": "shipped", "seeds": "0 to 2", "forget seeds": "0 to 1"}
     assert summary["plan"]["retain"] == RETAIN and summary["plan"]["seeds"] == [0, 1, 2]
     assert "FID" not in far.markdown()
     assert "Fréchet distance (AlexNet features)" in far.markdown()

@@ -51,6 +51,10 @@ def test_students_interval_for_few_prompts() -> None:
     assert interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
 
 
+def test_distances_have_no_interval_below_zero() -> None:
+    assert interval([1.0, 2.0, 3.0], lowest=0.0) == pytest.approx((0, 2 + 2.484138), abs=1e-5)
+
+
 @pytest.mark.parametrize("count", [2, 24])
 def test_equal_values_leave_no_doubt(count: int) -> None:
     assert interval([0.1] * count) == pytest.approx((0.1, 0.1))

@@ -61,7 +61,8 @@ class Clip:
         Raises ClipNotFound when a file is missing, and ValueError when one is damaged.
         """
         check_folder(folder)
-        return cls(folder.name, *_create(f"local-dir:{folder}", None, folder / WEIGHTS), device, make_room)
+        name = SHIPPED if folder == SHIPPED_FOLDER else folder.name
+        return cls(name, *_create(f"local-dir:{folder}", None, folder / WEIGHTS), device, make_room)
 
     @classmethod
     def pretrained(

@@ -178,7 +178,7 @@ def retention_of(
     every = len(plan.seeds)
     return Retention(
         integrity=statistics.fmean(distances[:cut]),
-        interval=bootstrap_interval([row.mean for row in kept]),
+        interval=bootstrap_interval([row.mean for row in kept], lowest=0.0),
         median=statistics.median(distances[:cut]),
         worst=WorstPicture(*shots[worst], distances[worst]),
         per_seed={seed: statistics.fmean(distances[index:cut:every]) for index, seed in enumerate(plan.seeds)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,15 +12,19 @@ BOOTSTRAP_MINIMUM = 8  # prompts; with fewer, resamples repeat themselves and th
 
 
 def bootstrap_interval(
-    per_prompt: Tensor | Sequence[float], level: float = 0.95, resamples: int = 2000, seed: int = 0
+    per_prompt: Tensor | Sequence[float],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    lowest: float = -math.inf,
 ) -> tuple[float, float] | None:
     """Confidence interval of the mean of one value per prompt; None for a single prompt, which tells no spread.
 
     Average a prompt's seeds first: they are not independent. With eight prompts or more the interval is bootstrap-t
     (Efron and Tibshirani 1993, section 12.5), on neither side narrower than Student's t; with fewer it is Student's t.
     In simulation with 24 prompts, a 95 % interval held the mean in 95 to 97 % of trials on normal, gamma, beta and
-    exponential values, where the percentile bootstrap did in 90 to 93 %. The same input gives the same interval.
-    Raises ValueError when `per_prompt` is empty.
+    exponential values, where the percentile bootstrap did in 90 to 93 %. The same input gives the same interval. It
+    begins at `lowest` or above it, as the values do. Raises ValueError when `per_prompt` is empty.
     """
     values = torch.as_tensor(per_prompt, dtype=torch.float64).flatten().cpu()
     count = len(values)
@@ -32,7 +37,7 @@ def bootstrap_interval(
     if count >= BOOTSTRAP_MINIMUM and values.min() < values.max():
         lower, upper = _bootstrap_t_quantiles(values, level, resamples, seed)
         below, above = max(below, upper), max(above, -lower)
-    return mean - below * error, mean + above * error
+    return max(lowest, mean - below * error), mean + above * error
 
 
 def _student_quantile(probability: float, freedom: int) -> float:
