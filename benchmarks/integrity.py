@@ -196,7 +196,7 @@ class World:
             with suppress(EnoughForgotten):
                 self.train(task, contender, group[-1], 0, look)
             _, patch, setting = found[-1]
-            self.searched[repr((task.name, contender.name, setting, 0))] = patch
+            self.searched[training_key(task, contender, setting, 0)] = patch
             return found[-1]
         for setting in group:
             patch = self.solve(task, contender, setting)
@@ -256,7 +256,7 @@ class World:
 
     def run(self, task: Task, contender: Contender, setting: dict[str, float], seed: int) -> dict[str, Any]:
         """All figures of one training seed but what it cost."""
-        trained = self.searched.get(repr((task.name, contender.name, setting, seed)))
+        trained = self.searched.get(training_key(task, contender, setting, seed))
         patch = trained or self.unlearned(task, contender, setting, seed)
         after = remembered(self.patched(patch, SAMPLING))
         result = self.measure(task, self.base[SAMPLING], after)
@@ -334,6 +334,11 @@ class World:
 
     def count_call(self, *_: Any) -> None:
         self.calls += 1
+
+
+def training_key(task: Task, contender: Contender, setting: dict[str, float], seed: int) -> str:
+    """What decides the patch."""
+    return repr((task.name, contender.name, setting, seed))
 
 
 def remembered(draw: Draw) -> Draw:
