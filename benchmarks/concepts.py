@@ -10,17 +10,18 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from unlearning_core.hosts.diffusers import DiffusersModel
+from benchmarks.tasks import object_task
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
 from unlearning_core.methods import METHODS
-from unlearning_core.metrics.drawing import shots_of
 from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.lpips import Lpips
+from unlearning_core.metrics.plan import prompt_seeds_of
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
-from unlearning_core.sampling import Sampling, draw
-from unlearning_core.tiny.evaluate import MODEL
+from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
-from unlearning_core.tiny.tasks import object_task
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
@@ -60,15 +61,17 @@ class Bench:
     """The shipped model and its judge."""
 
     def __init__(self) -> None:
-        self.model = DiffusersModel.load(MODEL)
+        self.model = load(MODEL)
         self.judge = Judge.load()
         self.lpips = Lpips("alex")
 
     def ua(self, concept: str) -> float:
         """UA of a concept on the model as it is now."""
         asked = [prompt(concept, style) for style in STYLES]
-        shots = shots_of(asked, SEEDS)
-        ua = accuracies(self.judge, draw(self.model, shots, SAMPLING), [text for text, _ in shots], asked).ua
+        prompt_seeds = prompt_seeds_of(asked, SEEDS)
+        ua = accuracies(
+            self.judge, draw(self.model, prompt_seeds, SAMPLING), [text for text, _ in prompt_seeds], asked
+        ).ua
         assert ua is not None
         return ua
 
@@ -77,10 +80,10 @@ class Bench:
         kind = METHODS[method]
         settings = Settings(steps=steps, learning_rate=learning_rate, width=128, height=128, weights=kind.weights)
         patch = unlearn(self.model, kind(), many_prompts(), settings)
-        shots = shots_of([prompt(concept, style) for concept in KEPT for style in STYLES], SEEDS)
-        before = draw(self.model, shots, SAMPLING)
+        prompt_seeds = prompt_seeds_of([prompt(concept, style) for concept in KEPT for style in STYLES], SEEDS)
+        before = draw(self.model, prompt_seeds, SAMPLING)
         with self.model.patched(patch):
-            after = draw(self.model, shots, SAMPLING)
+            after = draw(self.model, prompt_seeds, SAMPLING)
             values = [self.ua(concept) for concept in FORGOTTEN]
         integrity = self.lpips.distance(before, after).mean().item()
         row = f"| {kind.label} | {min(values):.3f} | {statistics.fmean(values):.3f} | {integrity:.4f} |"

@@ -32,25 +32,27 @@ from torch import Tensor
 
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, method_of, settings_of
 from benchmarks.report import write_report
-from unlearning_core.bank import Bank
+from benchmarks.tasks import Task, object_task, style_task
+from unlearning_core.bank import Bank, bank_sources, make_bank
 from unlearning_core.fingerprint import Fingerprint
-from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
 from unlearning_core.methods import GradientMethod
 from unlearning_core.methods.sa import fisher_cache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.metrics.drawing import Draw, Plan, Shot
 from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.frechet import alexnet_frechet_distance
 from unlearning_core.metrics.lpips import Lpips
-from unlearning_core.metrics.retention import Retention, measure
-from unlearning_core.patch import Record, UnlearningPatch
-from unlearning_core.sampling import Sampling, draw
-from unlearning_core.tiny.evaluate import MODEL
+from unlearning_core.metrics.plan import Draw, Plan, PromptSeed
+from unlearning_core.metrics.retention import Comparison, Retention, measure
+from unlearning_core.patch import UnlearningPatch
+from unlearning_core.progress import Progress, Reporter
+from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
-from unlearning_core.tiny.tasks import Task, object_task, style_task
 from unlearning_core.tiny.world import prompts as every_prompt
-from unlearning_core.train import Progress, Reporter, Settings
-from unlearning_core.unlearn import bank_sources, fit, lora_tensors, make_bank, new_deltas, unlearn
+from unlearning_core.train import Settings
+from unlearning_core.unlearn import fit, lora_tensors, new_deltas, new_training, record_of, unlearn
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ class World:
     """The shipped model with its judges, and what several methods share: base pictures and banks."""
 
     def __init__(self) -> None:
-        self.model = DiffusersModel.load(MODEL)
+        self.model = load(MODEL)
         self.lpips = Lpips("alex")
         self.judge = Judge.load()
         self.clip = Clip.load(SHIPPED_FOLDER)
@@ -223,36 +225,38 @@ class World:
         settings = settings_of(method, setting, seed)
         deltas = new_deltas(self.model, settings)
         base = Fingerprint.of(self.model.weights())
-        record = Record.of(method, task.prompts, settings, base)
+        record = record_of(method, task.prompts, settings, base)
 
         def on_progress(progress: Progress) -> None:
             if progress.loss is not None:
                 look(progress.done - method.preparation, UnlearningPatch(lora_tensors(deltas), record))
 
         report = Reporter(on_progress, method.preparation + settings.steps)
-        fit(self.model, method, self.bank(task, method, settings), deltas, settings, base, report)
+        fit(method, new_training(self.model, self.bank(task, method, settings), deltas, settings, base, report))
         return UnlearningPatch(lora_tensors(deltas), record)
 
     def bank(self, task: Task, method: GradientMethod, settings: Settings) -> Bank:
         """The latents of a task and seed, drawn once for all methods that train on the same ones."""
-        sources = bank_sources(method, task.prompts, settings)
+        sources = bank_sources(method.needs, task.prompts, settings.bank)
         key = repr(sources)
         if key not in self.banks:
-            self.banks[key] = make_bank(self.model, sources, settings, lambda: None)
+            self.banks[key] = make_bank(self.model, sources, settings.sampling, lambda: None)
         return self.banks[key]
 
     def forgotten(self, task: Task, drawing: Draw) -> float:
         """UA on the search's pictures."""
-        shots = [(prompt, SEARCH_SEED + index) for prompt in task.forget for index in range(task.forget_seeds // 2)]
-        ua = accuracies(self.judge, drawing(shots), [prompt for prompt, _ in shots], task.forget).ua
+        prompt_seeds = [
+            (prompt, SEARCH_SEED + index) for prompt in task.forget for index in range(task.forget_seeds // 2)
+        ]
+        ua = accuracies(self.judge, drawing(prompt_seeds), [prompt for prompt, _ in prompt_seeds], task.forget).ua
         assert ua is not None
         return ua
 
     def moved(self, task: Task, patch: UnlearningPatch, strength: float = 1.0) -> float:
         """I on the search's pictures."""
-        shots = [(prompt, SEARCH_SEED) for prompt in task.retain]
-        after = self.patched(patch, SEARCH_SAMPLING, strength)(shots)
-        return self.lpips.distance(self.base[SEARCH_SAMPLING](shots), after).mean().item()
+        prompt_seeds = [(prompt, SEARCH_SEED) for prompt in task.retain]
+        after = self.patched(patch, SEARCH_SAMPLING, strength)(prompt_seeds)
+        return self.lpips.distance(self.base[SEARCH_SAMPLING](prompt_seeds), after).mean().item()
 
     def run(self, task: Task, contender: Contender, setting: dict[str, float], seed: int) -> dict[str, Any]:
         """All figures of one training seed but what it cost."""
@@ -261,7 +265,7 @@ class World:
         after = remembered(self.patched(patch, SAMPLING))
         result = self.measure(task, self.base[SAMPLING], after)
         assert result.accuracies is not None and result.interval is not None
-        shots = [(prompt, seed) for prompt in task.retain for seed in (1000, 1001)]
+        prompt_seeds = [(prompt, seed) for prompt in task.retain for seed in (1000, 1001)]
         return {
             "UA": result.accuracies.ua,
             "IRA": result.accuracies.ira,
@@ -271,9 +275,9 @@ class World:
             "I high": result.interval[1],
             "noise floor": result.noise_floor,
             "forget distance": result.forget_distance,
-            "Fréchet": alexnet_frechet_distance(self.lpips, self.base[SAMPLING](shots), after(shots)),
-            "CLIPScore": self.clip_score(after(shots), shots),
-            "CLIPScore of base": self.clip_score(self.base[SAMPLING](shots), shots),
+            "Fréchet": alexnet_frechet_distance(self.lpips, self.base[SAMPLING](prompt_seeds), after(prompt_seeds)),
+            "CLIPScore": self.clip_score(after(prompt_seeds), prompt_seeds),
+            "CLIPScore of base": self.clip_score(self.base[SAMPLING](prompt_seeds), prompt_seeds),
             "patch MB": sum(tensor.nbytes for tensor in patch.tensors.values()) / 1e6,
             "curve": [self.point(task, patch, strength) for strength in STRENGTHS] if seed == 0 else [],
         }
@@ -296,8 +300,7 @@ class World:
 
     def measure(self, task: Task, base: Draw, after: Draw) -> Retention:
         plan = Plan.of(task.retain, task.forget, 1000, 2, task.forget_seeds)
-        result, _ = measure(base, after, self.lpips, plan, {}, self.judge, self.base_again)
-        return result
+        return measure(base, after, Comparison(self.lpips, plan, self.judge), {}, self.base_again)
 
     def point(self, task: Task, patch: UnlearningPatch, strength: float) -> dict[str, float]:
         """The trade-off at a patch strength, on the search's pictures."""
@@ -307,8 +310,8 @@ class World:
             "I": self.moved(task, patch, strength),
         }
 
-    def clip_score(self, pictures: Tensor, shots: Sequence[tuple[str, int]]) -> float:
-        scores = self.clip.scores(self.clip.embed_pictures(pictures), [prompt for prompt, _ in shots])
+    def clip_score(self, pictures: Tensor, prompt_seeds: Sequence[tuple[str, int]]) -> float:
+        scores = self.clip.scores(self.clip.embed_pictures(pictures), [prompt for prompt, _ in prompt_seeds])
         return scores.mean().item()
 
     def scale(self) -> dict[str, float]:
@@ -322,15 +325,15 @@ class World:
         }
 
     def patched(self, patch: UnlearningPatch, sampling: Sampling, strength: float = 1.0) -> Draw:
-        def drawing(shots: Sequence[Shot]) -> Tensor:
+        def drawing(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
             with self.model.patched(patch, strength):
-                return draw(self.model, shots, sampling)
+                return draw(self.model, prompt_seeds, sampling)
 
         return drawing
 
     def trained(self, sampling: Sampling) -> Draw:
         """Draws with the model as it is in training."""
-        return lambda shots: draw(self.model, shots, sampling)
+        return lambda prompt_seeds: draw(self.model, prompt_seeds, sampling)
 
     def count_call(self, *_: Any) -> None:
         self.calls += 1
@@ -342,13 +345,13 @@ def training_key(task: Task, contender: Contender, setting: dict[str, float], se
 
 
 def remembered(draw: Draw) -> Draw:
-    """Draws each shot once."""
-    pictures: dict[Shot, Tensor] = {}
+    """Draws each picture once."""
+    pictures: dict[PromptSeed, Tensor] = {}
 
-    def drawing(shots: Sequence[Shot]) -> Tensor:
-        if new := [shot for shot in dict.fromkeys(shots) if shot not in pictures]:
+    def drawing(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        if new := [prompt_seed for prompt_seed in dict.fromkeys(prompt_seeds) if prompt_seed not in pictures]:
             pictures.update(zip(new, draw(new), strict=True))
-        return torch.stack([pictures[shot] for shot in shots])
+        return torch.stack([pictures[prompt_seed] for prompt_seed in prompt_seeds])
 
     return drawing
 

@@ -19,18 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
 from unlearning_core.metrics.cache import PictureCache, digest, tensors
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.metrics.drawing import Draw, Plan, Shot, shots_of
 from unlearning_core.metrics.forgetting import label_of
 from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse_domains
 from unlearning_core.metrics.lpips import Lpips
+from unlearning_core.metrics.plan import Draw, Plan, PromptSeed, prompt_seeds_of
 from unlearning_core.metrics.quality import Networks, Quality, measure_quality
-from unlearning_core.metrics.retention import Retention, measure
-from unlearning_core.metrics.tables import markdown_table, settings_line
+from unlearning_core.metrics.retention import Comparison, Retention, measure
 from unlearning_core.model import select
-from unlearning_core.sampling import Sampling, draw
+from unlearning_core.reports.tables import markdown_table, settings_line
+from unlearning_core.sampling import Sampling
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 
@@ -60,7 +61,7 @@ class Bench:
     """The shipped model, scaled and not."""
 
     def __init__(self, sampling: Sampling = SAMPLING) -> None:
-        self.model = DiffusersModel.load(MODEL)
+        self.model = load(MODEL)
         self.sampling = sampling
         self.lpips = Lpips("alex")
         self.drawing_seconds = 0.0
@@ -68,10 +69,10 @@ class Bench:
         self.weight = names[int(torch.randint(len(names), (), generator=torch.Generator().manual_seed(1)))]
 
     def scaled(self, factor: float) -> Draw:
-        def draw_scaled(shots: Sequence[Shot]) -> Tensor:
+        def draw_scaled(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
             began = time.process_time()
             with self.model.attach({self.weight: Scale(factor)}):
-                pictures = draw(self.model, shots, self.sampling)
+                pictures = draw(self.model, prompt_seeds, self.sampling)
             self.drawing_seconds += time.process_time() - began
             return pictures
 
@@ -88,7 +89,7 @@ class Bench:
     def measured(self, cache: PictureCache, factor: float, plan: Plan = PLAN) -> Retention:
         base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
         settings = {"model": "tiny", **self.sampling.settings(), "precision": "float32"}
-        return measure(base, unlearned, self.lpips, plan, settings, None, self.scaled(1.0))[0]
+        return measure(base, unlearned, Comparison(self.lpips, plan), settings, self.scaled(1.0))
 
     def quality(self, cache: PictureCache, factor: float, clip: Clip) -> Quality:
         base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
@@ -133,7 +134,7 @@ def row(bench: Bench, cache: PictureCache, factor: float) -> tuple[float, Retent
 
 def judged(bench: Bench, cache: PictureCache) -> dict[str, tuple[float, float]]:
     """Share of base pictures, one of each concept, whose concept and style each judge names."""
-    pictures = bench.cached(cache, 1.0)(shots_of(PROMPTS, PLAN.seeds[:1]))
+    pictures = bench.cached(cache, 1.0)(prompt_seeds_of(PROMPTS, PLAN.seeds[:1]))
     domains = parse_domains(LABELS)
     nearest, clip = Judge.load(), ClipJudge(Clip.load(SHIPPED_FOLDER), domains)
     found = {}
@@ -226,7 +227,7 @@ def scaled_row(factor: float, retention: Retention, quality: Quality) -> tuple[s
         f"{factor:g}",
         f"{retention.integrity:.2e}",
         f"{retention.noise_floor:.1e}",
-        f"{retention.ssim:.5f}",
+        f"{retention.similarity('ssim'):.5f}",
         f"{quality.frechet_alexnet:.2e}",
         f"{quality.cmmd:.2e}",
         f"{quality.clip_score.unlearned:.3f}",

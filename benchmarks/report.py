@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from unlearning_core.metrics.tables import markdown_table, settings_line
+from unlearning_core.reports.tables import markdown_table, settings_line
 
 Row = dict[str, Any]  # one training seed of one method on one task
 

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
+from importlib import import_module
 
-import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .compare import CompareMethods
-from .forgetting import ForgettingMetric
-from .judges import CLIPJudge, DiffusionClassifierJudge
-from .metric import RetentionMetric
-from .patches import LoadPatchedModel, SaveUnlearningPatch
-from .quality import CLIPScoreFrechet
-from .tiny import LoadTinyT2I
-from .unlearn import UnlearnConcept
+from ..unlearning_core.registry import only_subclass
+from .host.folders import add_model_folders
 
-for name in ("lpips", "open_clip", "inception"):
-    folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+NODES = (  # a module each, in the order of menus and documentation
+    "tiny",
+    "unlearn",
+    "save_patch",
+    "load_patched",
+    "retention",
+    "forgetting",
+    "quality",
+    "compare",
+    "clip_judge",
+    "diffusion_judge",
+)
+
+add_model_folders()
 
 
 class UnlearningExtension(ComfyExtension):
+    """This pack's nodes, for ComfyUI."""
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [
-            LoadTinyT2I,
-            UnlearnConcept,
-            SaveUnlearningPatch,
-            LoadPatchedModel,
-            RetentionMetric,
-            ForgettingMetric,
-            CLIPScoreFrechet,
-            CompareMethods,
-            CLIPJudge,
-            DiffusionClassifierJudge,
-        ]
+        return [only_subclass(import_module(f".{name}", __name__), io.ComfyNode) for name in NODES]

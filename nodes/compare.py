@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
+from ..unlearning_core.metrics.backbones import BACKBONES
+from ..unlearning_core.metrics.plan import Plan
+from ..unlearning_core.metrics.studio import Studio
 from ..unlearning_core.prompts import lines
-from .clip import check_clip, clip_input
-from .folders import model_folders
-from .metric import backbone_input
-from .quality import check_fid, fid_input, load_networks
-from .report import check_prefix, prefix_input, save_report
-from .studio import Studio, check_prompts, device, fresh_input, plan_of, prompt_inputs, sampling_inputs, seed_inputs
-from .types import UnlearningJudge
+from .host.checks import Inputs, checked
+from .host.networks import check_clip, check_fid, check_lpips, load_lpips, load_networks
+from .inputs import (
+    backbone_input,
+    clip_input,
+    fid_input,
+    fresh_input,
+    prefix_input,
+    prompt_inputs,
+    sampling_inputs,
+    seed_inputs,
+)
+from .measuring import MeasuringNode, Result, check_measured_inputs
+from .sockets import UnlearningJudge
 
 MODELS = 100  # the most that Autogrow takes
 
 
-class CompareMethods(io.ComfyNode):
+class CompareMethods(MeasuringNode):
+    key = "comparison"
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         model = io.Model.Input("model", tooltip="An unlearned model. Connecting one makes room for another.")
@@ -72,85 +80,53 @@ class CompareMethods(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        models: Mapping[str, Any],
-        retain_prompts: str | None = None,
-        forget_prompts: str | None = None,
-        names: str | None = None,
-        backbone: str = "alex",
-        clip_model: str | None = None,
-        fid: bool = False,
-        filename_prefix: str | None = None,
-    ) -> bool | str:
-        from ..unlearning_core.metrics.backbones import check_available
-
-        try:
-            check_prompts(retain_prompts, forget_prompts)
-            if names is not None:
-                model_names(lines(names), len(models))
-            check_prefix(filename_prefix)
-            check_clip(clip_model)
-            check_fid(fid)
-            for needed in {backbone, "alex"}:
-                check_available(needed, model_folders("lpips"))
-        except (ValueError, OSError) as error:
-            return str(error)
-        return True
+    @checked("models", "retain_prompts", "forget_prompts", "names", "backbone", "clip_model", "fid", "filename_prefix")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        check_measured_inputs(inputs)
+        if "names" in inputs:
+            model_names(lines(inputs["names"]), len(inputs["models"]))
+        if "clip_model" in inputs:
+            check_clip(inputs["clip_model"])
+        if inputs.get("fid"):
+            check_fid()
+        for backbone in {inputs.get("backbone", "alex"), "alex"}:
+            check_lpips(backbone)
 
     @classmethod
-    def execute(
-        cls,
-        base_model: ModelPatcher,
-        clip: Any,
-        vae: Any,
-        models: Mapping[str, ModelPatcher],
-        names: str,
-        retain_prompts: str,
-        forget_prompts: str,
-        clip_model: str,
-        fid: bool,
-        seed: int,
-        seeds: int,
-        forget_seeds: int,
-        judge: Any = None,
-        backbone: str = "alex",
-        filename_prefix: str = "unlearning/comparison",
-        fresh_pictures: bool = False,
-        **sampling: Any,
-    ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.evaluation import Candidate, evaluate, leaderboard, report
-        from ..unlearning_core.metrics.figures import comparison_sheet, tradeoff_plot
-        from ..unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
-        from ..unlearning_core.metrics.retention import count_shots
+    def measure(cls, studio: Studio[ModelPatcher], plan: Plan, inputs: Inputs) -> Result:
+        from ..unlearning_core.metrics.evaluation import Candidate, evaluate
+        from ..unlearning_core.metrics.retention import Comparison
+        from ..unlearning_core.reports.files import comparison_report
+        from ..unlearning_core.reports.plots import comparison_sheet, tradeoff_plot
+        from ..unlearning_core.reports.tables import leaderboard
 
-        check_prefix(filename_prefix)
-        plan = plan_of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
-        named = dict(zip(model_names(lines(names), len(models)), models.values(), strict=True))
-        studio = Studio(clip, vae, **sampling, pictures=count_shots(plan, len(models)), fresh=fresh_pictures)
-        studio.check(base_model, max(SMALLEST_SIDE["alex"], SMALLEST_SIDE[backbone]))
-        networks = load_networks(clip_model, fid)
-        lpips = networks.alexnet if backbone == "alex" else Lpips(backbone, model_folders("lpips"), device())
-        base = studio.cached(base_model)
-        drawings = {name: studio.cached(model) for name, model in named.items()}
-        candidates = {name: Candidate(drawings[name], studio.identity(model)) for name, model in named.items()}
-        settings, again = studio.settings(base_model), studio.bare(base_model)
-        evaluations = evaluate(base, candidates, lpips, networks, plan, settings, judge, again)
-        table = leaderboard(evaluations)
-        plot, sheet = tradeoff_plot(evaluations), comparison_sheet(base, drawings, evaluations)
-        summary, values = report(evaluations)
-        files = save_report(filename_prefix, summary, values)
-        images = [
-            *ui.PreviewImage(sheet, cls=cls).as_dict()["images"],
-            *ui.PreviewImage(plot, cls=cls).as_dict()["images"],
-        ]
-        return io.NodeOutput(
-            sheet,
-            plot,
-            table,
-            json.dumps(summary, indent=2),
-            ui={"images": images, "text": (table,), "comparison": [summary], "report": files},
+        base_model, models = inputs["base_model"], inputs["models"].values()
+        named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
+        networks, backbone = load_networks(inputs["clip_model"], inputs["fid"]), inputs.get("backbone", "alex")
+        lpips = networks.alexnet if backbone == "alex" else load_lpips(backbone)
+        base, draws = studio.cached(base_model), {name: studio.cached(model) for name, model in named.items()}
+        evaluations = evaluate(
+            base,
+            {name: Candidate(draws[name], studio.identity(model)) for name, model in named.items()},
+            Comparison(lpips, plan, inputs.get("judge")),
+            networks,
+            studio.settings(base_model),
+            studio.bare(base_model),
         )
+        plot, sheet = tradeoff_plot(evaluations), comparison_sheet(base, draws, evaluations)
+        return Result(
+            comparison_report(evaluations), leaderboard(evaluations), first=(sheet, plot), pictures=(sheet, plot)
+        )
+
+    @classmethod
+    def count_pictures(cls, plan: Plan, inputs: Inputs) -> int:
+        from ..unlearning_core.metrics.retention import count_pictures
+
+        return count_pictures(plan, len(inputs["models"]))
+
+    @classmethod
+    def smallest_side(cls, inputs: Inputs) -> int:
+        return max(BACKBONES[name].smallest_side for name in ("alex", inputs.get("backbone", "alex")))
 
 
 def model_names(names: tuple[str, ...], count: int) -> list[str]:

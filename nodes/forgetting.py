@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import math
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..unlearning_core.metrics.plan import Plan
+from ..unlearning_core.metrics.studio import Studio
 from ..unlearning_core.prompts import lines
-from .report import check_prefix, prefix_input, save_report
-from .studio import (
-    Studio,
-    check_prompts,
-    fresh_input,
-    measured_inputs,
-    plan_of,
-    prompt_inputs,
-    sampling_inputs,
-    seed_inputs,
-)
-from .types import UnlearningJudge
+from .host.checks import Inputs, checked
+from .inputs import fresh_input, measured_inputs, prefix_input, prompt_inputs, sampling_inputs, seed_inputs
+from .measuring import MeasuringNode, Result, check_measured_inputs
+from .sockets import UnlearningJudge
 
 
-class ForgettingMetric(io.ComfyNode):
+class ForgettingMetric(MeasuringNode):
+    key = "forgetting"
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -58,59 +53,27 @@ class ForgettingMetric(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        retain_prompts: str | None = None,
-        forget_prompts: str | None = None,
-        filename_prefix: str | None = None,
-    ) -> bool | str:
-        if forget_prompts is not None and not lines(forget_prompts):
-            return "forget prompts: empty; write at least one prompt whose concept should be gone, one a line"
-        try:
-            check_prompts(retain_prompts, forget_prompts)
-            check_prefix(filename_prefix)
-        except ValueError as error:
-            return str(error)
-        return True
+    @checked("retain_prompts", "forget_prompts", "filename_prefix")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        if not lines(inputs.get("forget_prompts", "linked")):
+            raise ValueError(
+                "forget prompts: empty; write at least one prompt whose concept should be gone, one a line"
+            )
+        check_measured_inputs(inputs)
 
     @classmethod
-    def execute(
-        cls,
-        base_model: ModelPatcher,
-        unlearned_model: ModelPatcher,
-        clip: Any,
-        vae: Any,
-        judge: Any,
-        retain_prompts: str,
-        forget_prompts: str,
-        seed: int,
-        seeds: int,
-        forget_seeds: int,
-        filename_prefix: str = "unlearning/forgetting",
-        fresh_pictures: bool = False,
-        **sampling: Any,
-    ) -> io.NodeOutput:
+    def measure(cls, studio: Studio[ModelPatcher], plan: Plan, inputs: Inputs) -> Result:
         from ..unlearning_core.metrics.forgetting import measure_forgetting
-        from ..unlearning_core.metrics.report import forgetting_values
+        from ..unlearning_core.reports.files import forgetting_report
+        from ..unlearning_core.reports.tables import forgetting_page
 
-        check_prefix(filename_prefix)
-        plan = plan_of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
-        studio = Studio(clip, vae, **sampling, pictures=2 * len(plan.shots), fresh=fresh_pictures)
-        studio.check(base_model, smallest=1)
-        result = measure_forgetting(
-            studio.cached(base_model),
-            studio.cached(unlearned_model),
-            judge,
-            plan,
-            {**studio.settings(base_model), **studio.identity(unlearned_model)},
-        )
-        summary, table = result.summary(), result.markdown()
-        files = save_report(filename_prefix, summary, list(forgetting_values(result)))
-        shares = result.unlearned
-        figures = (float("nan") if share is None else share for share in (shares.ua, shares.ira, shares.cra))
-        return io.NodeOutput(
-            *figures,
-            table,
-            json.dumps(summary, indent=2),
-            ui={"text": (table,), "forgetting": [summary], "report": files},
+        base_model, unlearned_model = inputs["base_model"], inputs["unlearned_model"]
+        settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
+        base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
+        forgetting = measure_forgetting(base, unlearned, inputs["judge"], plan, settings)
+        shares = forgetting.unlearned
+        return Result(
+            forgetting_report(forgetting),
+            forgetting_page(forgetting),
+            first=tuple(math.nan if share is None else share for share in (shares.ua, shares.ira, shares.cra)),
         )

@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .clip import check_clip, clip_input, load_open_clip
-from .folders import model_folders
-from .report import check_prefix, prefix_input, save_report
-from .studio import (
-    Studio,
-    check_prompts,
-    device,
+from ..unlearning_core.metrics.backbones import BACKBONES
+from ..unlearning_core.metrics.plan import Plan
+from ..unlearning_core.metrics.studio import Studio
+from .host.checks import Inputs, checked
+from .host.networks import check_clip, check_fid, check_lpips, load_networks
+from .inputs import (
+    clip_input,
+    fid_input,
     fresh_input,
     measured_inputs,
-    plan_of,
+    prefix_input,
     prompt_inputs,
     sampling_inputs,
     seed_inputs,
 )
-
-if TYPE_CHECKING:
-    from ..unlearning_core.metrics.quality import Networks
+from .measuring import MeasuringNode, Result, check_measured_inputs
 
 
-def fid_input() -> io.Input:
-    return io.Boolean.Input(
-        "fid",
-        default=False,
-        tooltip="Measure FID too. Needs Inception weights in models/inception or torch hub's cache; the message that "
-        "asks for them names the file.",
-    )
+class CLIPScoreFrechet(MeasuringNode):
+    key = "quality"
 
-
-def check_fid(fid: bool) -> None:
-    """Raises FileNotFoundError when FID is asked for and its weights are not here."""
-    if fid:
-        from ..unlearning_core.metrics.inception import check_inception
-
-        check_inception(model_folders("inception"))
-
-
-def load_networks(clip_model: str, fid: bool) -> Networks:
-    """What sees the pictures. Raises FileNotFoundError for missing weights, ValueError for damaged ones."""
-    from ..unlearning_core.metrics.inception import Fid
-    from ..unlearning_core.metrics.lpips import Lpips
-    from ..unlearning_core.metrics.quality import Networks
-
-    alexnet = Lpips("alex", model_folders("lpips"), device())
-    return Networks(alexnet, load_open_clip(clip_model), Fid(model_folders("inception"), device()) if fid else None)
-
-
-class CLIPScoreFrechet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -86,66 +57,32 @@ class CLIPScoreFrechet(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        retain_prompts: str | None = None,
-        forget_prompts: str | None = None,
-        clip_model: str | None = None,
-        fid: bool = False,
-        filename_prefix: str | None = None,
-    ) -> bool | str:
-        from ..unlearning_core.metrics.backbones import check_available
-
-        try:
-            check_prompts(retain_prompts, forget_prompts)
-            check_prefix(filename_prefix)
-            check_clip(clip_model)
-            check_fid(fid)
-            check_available("alex", model_folders("lpips"))
-        except (ValueError, OSError) as error:
-            return str(error)
-        return True
+    @checked("retain_prompts", "forget_prompts", "clip_model", "fid", "filename_prefix")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        check_measured_inputs(inputs)
+        if "clip_model" in inputs:
+            check_clip(inputs["clip_model"])
+        if inputs.get("fid"):
+            check_fid()
+        check_lpips("alex")
 
     @classmethod
-    def execute(
-        cls,
-        base_model: ModelPatcher,
-        unlearned_model: ModelPatcher,
-        clip: Any,
-        vae: Any,
-        retain_prompts: str,
-        forget_prompts: str,
-        clip_model: str,
-        fid: bool,
-        seed: int,
-        seeds: int,
-        forget_seeds: int,
-        filename_prefix: str = "unlearning/quality",
-        fresh_pictures: bool = False,
-        **sampling: Any,
-    ) -> io.NodeOutput:
-        from ..unlearning_core.metrics.lpips import SMALLEST_SIDE
+    def measure(cls, studio: Studio[ModelPatcher], plan: Plan, inputs: Inputs) -> Result:
         from ..unlearning_core.metrics.quality import measure_quality
-        from ..unlearning_core.metrics.report import quality_values
+        from ..unlearning_core.reports.files import quality_report
+        from ..unlearning_core.reports.tables import quality_page
 
-        check_prefix(filename_prefix)
-        plan = plan_of(retain_prompts, forget_prompts, seed, seeds, forget_seeds)
-        studio = Studio(clip, vae, **sampling, pictures=2 * len(plan.shots), fresh=fresh_pictures)
-        studio.check(base_model, SMALLEST_SIDE["alex"])
-        networks = load_networks(clip_model, fid)
-        result = measure_quality(
-            studio.cached(base_model),
-            studio.cached(unlearned_model),
-            networks,
-            plan,
-            {**studio.settings(base_model), **studio.identity(unlearned_model)},
+        base_model, unlearned_model = inputs["base_model"], inputs["unlearned_model"]
+        networks = load_networks(inputs["clip_model"], inputs["fid"])
+        settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
+        base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
+        quality = measure_quality(base, unlearned, networks, plan, settings)
+        return Result(
+            quality_report(quality),
+            quality_page(quality),
+            first=(quality.clip_score.unlearned, quality.frechet_alexnet),
         )
-        summary, table = result.summary(), result.markdown()
-        files = save_report(filename_prefix, summary, list(quality_values(result)))
-        return io.NodeOutput(
-            result.clip_score.unlearned,
-            result.frechet_alexnet,
-            table,
-            json.dumps(summary, indent=2),
-            ui={"text": (table,), "quality": [summary], "report": files},
-        )
+
+    @classmethod
+    def smallest_side(cls, inputs: Inputs) -> int:
+        return BACKBONES["alex"].smallest_side

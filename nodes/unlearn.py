@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, fields
+from dataclasses import fields
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..unlearning_core.bank import UserLatents
 from ..unlearning_core.methods import METHODS, Method
 from ..unlearning_core.model import SELECTIONS
-from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts
-from ..unlearning_core.train import Progress, Settings
-from ..unlearning_core.unlearn import Pictures, all_prompts, check_settings, unlearn
-from .memory import make_room
-from .model import ComfyModel
-from .patches import apply_patch, show
-from .precision import rounding_warning
-from .private import private_copy
-from .types import UnlearningPatch
+from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, all_prompts
+from ..unlearning_core.train import Settings
+from ..unlearning_core.unlearn import check_settings, unlearn
+from .host.checks import Inputs, checked
+from .host.memory import make_room
+from .host.model import ComfyModel
+from .host.patching import apply_patch
+from .host.private import private_copy
+from .host.progress import show, training_progress
+from .host.rounding import rounding_warning
+from .inputs import number_input, tooltip
+from .sockets import UnlearningPatch
 
 METHOD_DEFAULT = "method default"
 SETTINGS = {spec.name: spec for spec in fields(Settings) if spec.metadata}
@@ -124,88 +127,45 @@ class UnlearnConcept(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        method: dict[str, Any] | None = None,
-        forget_prompts: str | None = None,
-        overwrite_prompt: str | None = None,
-        retain_prompts: str | None = None,
-        weights: str | None = None,
-        rank: int | None = None,
-    ) -> bool | str:
-        if method is None:  # ComfyUI leaves out a choice that it does not know
-            return f"method: unknown; choose one of {', '.join(METHODS)}"
-        try:
-            # What is None is linked: checked when it runs.
-            if forget_prompts is not None:
-                Prompts.parse(forget_prompts, overwrite_prompt or "", retain_prompts or "")
-            kind = METHODS[method["method"]]
-            check_settings(kind(), settings_of(kind, weights or METHOD_DEFAULT, rank=rank or 0))
-        except ValueError as error:
-            return str(error)
-        return True
+    @checked("method", "forget_prompts", "overwrite_prompt", "retain_prompts", "weights", "rank")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        if "method" not in inputs:  # ComfyUI leaves out a choice that it does not know
+            raise ValueError(f"method: unknown; choose one of {', '.join(METHODS)}")
+        if "forget_prompts" in inputs:
+            prompts_of({"overwrite_prompt": "", "retain_prompts": "", **inputs})
+        kind = METHODS[inputs["method"]["method"]]
+        check_settings(kind(), settings_of(kind, {"weights": METHOD_DEFAULT, **inputs}))
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        clip: Any,
-        forget_prompts: str,
-        overwrite_prompt: str,
-        retain_prompts: str,
-        method: dict[str, Any],
-        weights: str,
-        forget_latents: dict[str, Any] | None = None,
-        retain_latents: dict[str, Any] | None = None,
-        **settings: Any,
-    ) -> io.NodeOutput:
-        prompts = Prompts.parse(forget_prompts, overwrite_prompt, retain_prompts)
+    def execute(cls, model: ModelPatcher, clip: Any, method: dict[str, Any], **inputs: Any) -> io.NodeOutput:
+        prompts = prompts_of(inputs)
         kind = METHODS[method["method"]]
         objective = kind(**{key: value for key, value in method.items() if key != "method"})
-        chosen = settings_of(kind, weights, **settings)
-        check_settings(objective, chosen)
-        bar = comfy.utils.ProgressBar(1)
-
-        def on_progress(progress: Progress) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(progress.done, progress.total)
-            if progress.loss is not None:
-                figures = {"loss": progress.loss, **progress.figures}
-                text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                show(text, cls.hidden.unique_id)
-
+        settings = settings_of(kind, inputs)
+        check_settings(objective, settings)
+        progress = training_progress(cls.hidden.unique_id)
         with torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
             host = ComfyModel(private, clip)
-            make_room(host, objective, chosen, all_prompts(prompts))
-            pictures = Pictures(*(samples(host, latents) for latents in (forget_latents, retain_latents)))
-            patch = unlearn(host, objective, prompts, chosen, on_progress, pictures)
+            make_room(host, objective, settings, all_prompts(prompts))
+            latents = UserLatents(*(samples(host, inputs.get(f"{half}_latents")) for half in ("forget", "retain")))
+            patch = unlearn(host, objective, prompts, settings, progress, latents)
         warning = rounding_warning(model, patch, 1.0)
         if warning:
             show(warning, cls.hidden.unique_id)
         return io.NodeOutput(apply_patch(model, patch, 1.0), patch)
 
 
-def settings_of(kind: type[Method], weights: str, **settings: Any) -> Settings:
+def prompts_of(inputs: Inputs) -> Prompts:
+    """The three boxes. Raises ValueError as `Prompts` does."""
+    return Prompts.parse(inputs["forget_prompts"], inputs["overwrite_prompt"], inputs["retain_prompts"])
+
+
+def settings_of(kind: type[Method], inputs: Inputs) -> Settings:
     """The widgets' values. Raises ValueError for one out of its range."""
-    return Settings(weights=kind.weights if weights == METHOD_DEFAULT else weights, **settings)
+    weights = kind.weights if inputs["weights"] == METHOD_DEFAULT else inputs["weights"]
+    return Settings(weights=weights, **{name: inputs[name] for name in SETTINGS if name in inputs})
 
 
 def samples(model: ComfyModel, latents: dict[str, Any] | None) -> torch.Tensor | None:
     """A LATENT as a tensor that training may use, in the model's own scale."""
     return None if latents is None else model.latents(latents["samples"].clone())
-
-
-def number_input(spec: Field[Any], advanced: bool | None = None) -> Any:
-    """The widget of a numeric option: its range, default and tooltip come from the library."""
-    kind: Any = io.Int if isinstance(spec.default, int) else io.Float
-    low, high, step = (spec.metadata[key] for key in ("low", "high", "step"))
-    extra = {} if kind is io.Int else {"round": False}
-    return kind.Input(
-        spec.name, default=spec.default, min=low, max=high, step=step, tooltip=tooltip(spec), advanced=advanced, **extra
-    )
-
-
-def tooltip(spec: Field[Any]) -> str:
-    """The option's help with its range."""
-    low, high, text = (spec.metadata[key] for key in ("low", "high", "help"))
-    return f"{text[0].upper()}{text[1:]}. Range {low} to {high}."

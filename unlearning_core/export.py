@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from .deltas import full_tensors, low_rank_tensors
-from .hosts.diffusers import DiffusersModel
+from .hosts.base import DiffusersModel
+from .hosts.pictures import draw
 from .metrics.lpips import Lpips
 from .patch import UnlearningPatch
-from .sampling import Sampling, draw
+from .sampling import Sampling
 
 
 def to_full(patch: UnlearningPatch) -> UnlearningPatch:
@@ -63,14 +64,14 @@ def picture_error(
     model: DiffusersModel,
     patch: UnlearningPatch,
     other: UnlearningPatch,
-    shots: list[tuple[str, int]],
+    prompt_seeds: list[tuple[str, int]],
     sampling: Sampling,
 ) -> float:
     """Mean LPIPS (AlexNet) of the pictures of (prompt, seed) pairs under one patch and under the other."""
     with model.patched(patch):
-        pictures = draw(model, shots, sampling)
+        pictures = draw(model, prompt_seeds, sampling)
     with model.patched(other):
-        others = draw(model, shots, sampling)
+        others = draw(model, prompt_seeds, sampling)
     return float(Lpips("alex").distance(pictures, others).mean())
 
 

@@ -1,7 +1,8 @@
-"""Files that are there complete or not at all."""
+"""Files that are complete or not there at all, and downloads that carry their hash in their name."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,3 +22,19 @@ def write_atomically(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def hash_prefix(path: Path) -> str:
+    """The start of a file's sha256, which torch hub's files have behind the last dash of their name."""
+    return path.stem.rsplit("-", 1)[1]
+
+
+def read_checked(path: Path) -> bytes:
+    """A file's content. Raises ValueError when it has not the hash in its name."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if not digest.startswith(hash_prefix(path)):
+        raise ValueError(
+            f"{path} is damaged (sha256 {digest[:8]}…, not the one in its name): delete it, fetch it again"
+        )
+    return content

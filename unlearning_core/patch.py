@@ -10,22 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from . import __version__
 from .deltas import low_rank_product
 from .files import write_atomically
 from .fingerprint import Fingerprint
-
-if TYPE_CHECKING:
-    from .methods import Method
-    from .prompts import Prompts
-    from .train import Settings
 
 KEY = "unlearning"  # of the record in the file's __metadata__
 
@@ -43,22 +36,6 @@ class Record:
     base: Fingerprint
     versions: dict[str, str]
     integrity: dict[str, Any] | None = None  # the metric's summary, once measured
-
-    @classmethod
-    def of(cls, method: Method, prompts: Prompts, settings: Settings, base: Fingerprint) -> Record:
-        from .methods import METHODS
-
-        name = next(name for name, kind in METHODS.items() if type(method) is kind)
-        return cls(
-            method=name,
-            options=asdict(method),
-            forget=list(prompts.forget),
-            overwrite=list(prompts.overwrite),
-            retain=list(prompts.retain),
-            settings=asdict(settings),
-            base=base,
-            versions={"unlearning": __version__, "torch": torch.__version__},
-        )
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -121,10 +98,10 @@ class UnlearningPatch:
         return cls(tensors, record)
 
     def changes(self, rows: int | None = None) -> dict[str, Tensor]:
-        """The full change of each weight at strength 1, under its patch name; or `rows` of it, as `spread` takes."""
+        """The full change of each weight at strength 1, under its patch name; or `rows` of it, as `some_rows` takes."""
 
         def part(tensor: Tensor) -> Tensor:
-            return tensor if rows is None else spread(tensor, rows)
+            return tensor if rows is None else some_rows(tensor, rows)
 
         changes = {}
         for key, tensor in self.tensors.items():
@@ -162,7 +139,7 @@ class UnlearningPatch:
             )
 
 
-def spread(weight: Tensor, rows: int) -> Tensor:
+def some_rows(weight: Tensor, rows: int) -> Tensor:
     """At most `rows` of a weight's rows, evenly spaced."""
     return weight[:: -(-len(weight) // rows)]
 

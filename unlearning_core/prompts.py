@@ -124,3 +124,13 @@ class Prompts:
         """(forget prompt, overwrite prompt) for each forget prompt."""
         overwrite = self.overwrite * len(self.forget) if len(self.overwrite) == 1 else self.overwrite
         return tuple(zip(self.forget, overwrite, strict=True))
+
+
+def held_prompts(prompts: Prompts) -> list[str]:
+    """What L_help holds: the retain prompts, the empty prompt and the overwrite targets."""
+    return list(dict.fromkeys([*prompts.retain, "", *prompts.overwrite]))
+
+
+def all_prompts(prompts: Prompts) -> list[str]:
+    """Every prompt that unlearning encodes."""
+    return list(dict.fromkeys([*prompts.forget, *prompts.overwrite, *held_prompts(prompts)]))

@@ -1,22 +1,22 @@
-"""Pictures of a model outside ComfyUI: Euler's method with guidance, seed by seed as ComfyUI's KSampler."""
+"""Euler's method with classifier-free guidance, and how many pictures share a call of a network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
-from .hosts.diffusers import DiffusersModel
-from .metrics.drawing import batch_size
-from .model import noise_prediction
+BATCH = 16  # pictures in one call of a network, at most
+SEEDS = 2**64  # how many seeds a random generator takes
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # x [B, C, *spatial] and sigma [] -> noise prediction of x's shape
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn; size in pixels."""
+    """How latents are sampled: Euler steps, guidance scale, and the picture's width and height in pixels."""
 
     steps: int = 25
     cfg: float = 3.0
@@ -34,22 +34,21 @@ class Sampling:
         }
 
 
-@torch.no_grad()
-def draw(model: DiffusersModel, shots: Sequence[tuple[str, int]], sampling: Sampling) -> Tensor:
-    """Pictures [len(shots), H, W, 3] in 0..1 on the CPU of (prompt, seed) pairs."""
-    size = batch_size(sampling.width, sampling.height)
-    batches = [shots[start : start + size] for start in range(0, len(shots), size)]
-    return torch.cat([_draw_batch(model, batch, sampling) for batch in batches])
+def sample_euler(predict: Predict, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Euler's method (Karras et al. 2022, arXiv 2206.00364, algorithm 1 without its second-order correction).
 
-
-def _draw_batch(model: DiffusersModel, shots: Sequence[tuple[str, int]], sampling: Sampling) -> Tensor:
-    conds = model.encode([prompt for prompt, _ in shots])
-    unconds = model.encode([""]) * len(shots)
-    sigmas = model.sigmas(sampling.steps)
-    x = model.noise([seed for _, seed in shots], sampling.width, sampling.height)
+    From x [B, C, *spatial] at sigmas[0] to sigmas[-1], the last of `sigmas` [steps + 1], by `predict`'s directions.
+    """
     for sigma, sigma_next in pairwise(sigmas):
-        e_uncond, e_cond = noise_prediction(
-            model, torch.cat([x, x]), sigma.expand(2 * len(shots)), unconds + conds
-        ).chunk(2)
-        x = x + (sigma_next - sigma) * (e_uncond + sampling.cfg * (e_cond - e_uncond))
-    return model.decode(x).cpu()
+        x = x + (sigma_next - sigma) * predict(x, sigma)
+    return x
+
+
+def guided(e_uncond: Tensor, e_cond: Tensor, cfg: float) -> Tensor:
+    """The noise prediction under classifier-free guidance of scale `cfg` (Ho and Salimans, arXiv 2207.12598)."""
+    return e_uncond + cfg * (e_cond - e_uncond)
+
+
+def batch_size(width: int, height: int, pixels: int) -> int:
+    """How many pictures of width x height pixels share a call that takes `pixels` of them: 1 to BATCH."""
+    return min(BATCH, max(1, pixels // (width * height)))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from .bank import Bank
-from .deltas import Delta
-from .methods.base import GradientMethod, Objective, Step, check_ranges, option
-from .model import SELECTIONS, DiffusionModel, noise_prediction
+from .bank import BankSettings
+from .methods.base import GradientMethod, Objective, Step, Training
+from .model import SELECTIONS, noise_prediction
+from .options import check_ranges, option
+from .sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -43,48 +43,27 @@ class Settings:
         """What the product of LoRA factors is multiplied with."""
         return self.alpha / self.rank if self.rank and self.alpha else 1.0
 
+    @property
+    def sampling(self) -> Sampling:
+        """How the base's trajectories are sampled."""
+        return Sampling(self.run_steps, self.run_cfg, self.width, self.height)
 
-@dataclass(frozen=True)
-class Progress:
-    """Told after every base sampling step, step of preparation and training step."""
-
-    done: int
-    total: int
-    loss: float | None = None  # of the training step just taken
-    figures: dict[str, float] = field(default_factory=dict)  # what else the method reports of it
-
-
-class Reporter:
-    """Counts steps for `on_progress`."""
-
-    def __init__(self, on_progress: Callable[[Progress], None], total: int) -> None:
-        self.on_progress = on_progress
-        self.done, self.total = 0, total
-
-    def __call__(self, loss: float | None = None, figures: dict[str, float] | None = None) -> None:
-        self.done += 1
-        self.on_progress(Progress(self.done, self.total, loss, figures or {}))
+    @property
+    def bank(self) -> BankSettings:
+        """How the bank is made."""
+        return BankSettings(self.runs, self.seed, self.sampling)
 
 
-def train(
-    model: DiffusionModel,
-    method: GradientMethod,
-    objective: Objective,
-    deltas: Mapping[str, Delta],
-    bank: Bank,
-    settings: Settings,
-    generator: torch.Generator,
-    report: Reporter,
-) -> None:
+def train(training: Training, method: GradientMethod, objective: Objective) -> None:
     """Fits the attached deltas with Adam to the objective's loss plus help_weight * L_help.
 
     L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Raises ValueError when the loss is no longer a
     number.
     """
-    parameters = [parameter for delta in deltas.values() for parameter in delta.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
-    for index in range(settings.steps):
-        step = _predict(model, bank, settings.batch_size, generator)
+    parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=training.learning_rate)
+    for index in range(training.steps):
+        step = _predict(training)
         loss = objective.loss(step)
         if method.help_weight > 0:
             assert step.retain is not None and step.e_retain is not None
@@ -94,13 +73,14 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        report(loss.item(), objective.figures())
+        training.report(loss.item(), objective.figures())
 
 
-def _predict(model: DiffusionModel, bank: Bank, batch_size: int, generator: torch.Generator) -> Step:
+def _predict(training: Training) -> Step:
     """New latents, and the trained model's predictions there from one call."""
-    forget = bank.forget.pick(batch_size, generator)
-    retain = bank.retain.pick(batch_size, generator) if bank.retain else None
+    bank, count, generator = training.bank, training.batch_size, training.generator
+    forget = bank.forget.sample(count, generator)
+    retain = bank.retain.sample(count, generator) if bank.retain else None
     batch = forget.join(retain) if retain else forget
-    e = noise_prediction(model, batch.x, batch.sigma, batch.conds)
+    e = noise_prediction(training.model, batch.x, batch.sigma, batch.conds)
     return Step(forget, e[: len(forget)], retain, e[len(forget) :] if retain else None)

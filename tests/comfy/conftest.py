@@ -39,13 +39,13 @@ def pack(comfyui_path: Path) -> Callable[[str], ModuleType]:
 def model(pack: Callable[[str], ModuleType]) -> Any:
     """The shipped model's MODEL, loaded as ComfyUI's executor loads it."""
     with torch.inference_mode():
-        return pack("nodes.tiny").load_model(MODEL)
+        return pack("nodes.host.tiny").load_model(MODEL)
 
 
 @pytest.fixture(scope="session")
 def clip(pack: Callable[[str], ModuleType]) -> Any:
     with torch.inference_mode():
-        return pack("nodes.tiny").load_clip(MODEL)
+        return pack("nodes.host.tiny").load_clip(MODEL)
 
 
 @pytest.fixture(scope="session")

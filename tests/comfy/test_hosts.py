@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearning_core.bank import Batch
+from unlearning_core.bank import Batch, bank_sources, make_bank
 from unlearning_core.deltas import make_deltas
-from unlearning_core.hosts.diffusers import DiffusersModel, host_of
+from unlearning_core.hosts.base import DiffusersModel
+from unlearning_core.hosts.families import host_of, load
 from unlearning_core.hosts.flux import Flux
 from unlearning_core.hosts.stable_diffusion import StableDiffusion
 from unlearning_core.memory import kept_bytes, needed
@@ -29,7 +30,7 @@ from unlearning_core.model import noise_prediction, select
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
-from unlearning_core.unlearn import bank_sources, make_bank, new_deltas, unlearn
+from unlearning_core.unlearn import new_deltas, unlearn
 
 Pack = Callable[[str], ModuleType]
 FAMILIES = ["sd15", "sd21", "sdxl", "sd3", "flux"]
@@ -93,8 +94,8 @@ def small_unet(family: str, weights: dict[str, Tensor]) -> Any:
 @contextmanager
 def comfy_host(pack: Pack, model: Any, host: DiffusersModel) -> Iterator[Any]:
     """ComfyUI's host, under the text that diffusers' encoders give."""
-    with pack("nodes.private").private_copy(model) as private:
-        comfy_model = pack("nodes.model").ComfyModel(private, None)
+    with pack("nodes.host.private").private_copy(model) as private:
+        comfy_model = pack("nodes.host.model").ComfyModel(private, None)
         for prompt, text in zip(TEXTS, host.encode(TEXTS), strict=True):
             pooled = {} if text.pooled is None else {"pooled_output": text.pooled[None]}
             comfy_model._encoded[prompt] = [[text.tokens[None], pooled]]
@@ -116,10 +117,10 @@ def chosen(host: Any) -> list[str]:
 
 def gradients(host: Any, method: GradientMethod) -> dict[str, Tensor]:
     """Of the objective on latents of the host's own bank."""
-    bank = make_bank(host, bank_sources(method, PROMPTS, SETTINGS), SETTINGS, lambda: None)
+    bank = make_bank(host, bank_sources(method.needs, PROMPTS, SETTINGS.bank), SETTINGS.sampling, lambda: None)
     weights = host.weights()
     deltas = make_deltas({name: weights[name] for name in chosen(host)}, 0, 0, host.device)
-    batch = bank.forget.pick(3, torch.Generator().manual_seed(1))
+    batch = bank.forget.sample(3, torch.Generator().manual_seed(1))
     with host.attach(deltas):
         e = noise_prediction(host, batch.x, batch.sigma, batch.conds)
         method.loss(Step(batch, e, None, None)).backward()
@@ -180,7 +181,7 @@ class TestHosts:
 
         file = comfy.utils.load_torch_file(str(tmp_path / "patch.safetensors"), safe_load=True)
         stock, _ = comfy.sd.load_lora_for_models(model, None, file, 1.0, 0.0)
-        ours = pack("nodes.patches").apply_patch(model, patch, 1.0)
+        ours = pack("nodes.host.patching").apply_patch(model, patch, 1.0)
         for patched in (stock, ours):
             with comfy_host(pack, patched, host) as opened:
                 torch.testing.assert_close(predicted(opened, host), expected, rtol=1e-4, atol=1e-4)
@@ -263,11 +264,11 @@ def test_single_file_is_what_comfyui_loads(pack: Pack, comfyui_path: Path, tmp_p
 
     checkpoints.write_checkpoint("sd15", tmp_path / "sd15.safetensors")
     pipelines.write_sd15_config(tmp_path / "config", comfyui_path)
-    host = DiffusersModel.load(tmp_path / "sd15.safetensors", config=tmp_path / "config")
+    host = load(tmp_path / "sd15.safetensors", config=tmp_path / "config")
     with torch.inference_mode():
         model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(tmp_path / "sd15.safetensors"))
-    with pack("nodes.private").private_copy(model) as private:
-        opened = pack("nodes.model").ComfyModel(private, clip)
+    with pack("nodes.host.private").private_copy(model) as private:
+        opened = pack("nodes.host.model").ComfyModel(private, clip)
         ours, theirs = opened.weights(), host.weights()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name].flatten(), theirs[name].flatten()) for name in ours)
@@ -278,4 +279,4 @@ def test_single_file_without_its_configuration_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     checkpoints.save(tmp_path / "some.safetensors", {"model.diffusion_model.time_embed.0.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match=r"model some\.safetensors: the configuration of .* is not on this machine"):
-        DiffusersModel.load(tmp_path / "some.safetensors")
+        load(tmp_path / "some.safetensors")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from unlearning_core.hosts.diffusers import host_of
+from unlearning_core.hosts.families import host_of
 from unlearning_core.methods import METHODS
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
@@ -32,15 +32,15 @@ def settings(pack: Pack) -> Any:
 @pytest.fixture
 def free(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Pretends that so many bytes are free."""
-    return lambda count: monkeypatch.setattr(pack("nodes.memory"), "_free", lambda host, need: count)
+    return lambda count: monkeypatch.setattr(pack("nodes.host.memory"), "_free", lambda host, need: count)
 
 
 def make_room(pack: Pack, model: Any, clip: Any, settings: Any) -> tuple[Any, bool]:
     """What training needs, and whether it was told to save memory."""
-    with pack("nodes.private").private_copy(model) as private:
-        host = pack("nodes.model").ComfyModel(private, clip)
+    with pack("nodes.host.private").private_copy(model) as private:
+        host = pack("nodes.host.model").ComfyModel(private, clip)
         method = pack("unlearning_core.methods").METHODS["ovw"]()
-        need = pack("nodes.memory").make_room(host, method, settings, ["a cat face", ""])
+        need = pack("nodes.host.memory").make_room(host, method, settings, ["a cat face", ""])
         return need, host.checkpointing
 
 
@@ -68,12 +68,12 @@ def test_advice_fits_the_settings(pack: Pack, settings: Any) -> None:
 
 def test_text_encoder_leaves_before_training(pack: Pack, model: Any, clip: Any, settings: Any) -> None:
     """All prompts are encoded before memory is counted, and none after."""
-    with pack("nodes.private").private_copy(model) as private:
-        host = pack("nodes.model").ComfyModel(private, clip)
+    with pack("nodes.host.private").private_copy(model) as private:
+        host = pack("nodes.host.model").ComfyModel(private, clip)
         prompts = pack("unlearning_core.prompts").Prompts(("a cat face",), ("a dog face",), ("a car",))
         everything = pack("unlearning_core.unlearn").all_prompts(prompts)
         ovw = pack("unlearning_core.methods").METHODS["ovw"]()
-        pack("nodes.memory").make_room(host, ovw, settings, everything)
+        pack("nodes.host.memory").make_room(host, ovw, settings, everything)
         host.clip = None
         short = replace(settings, steps=1, runs=1, run_steps=2)
         patch = pack("unlearning_core.unlearn").unlearn(host, ovw, prompts, short)
@@ -84,8 +84,8 @@ def test_text_encoder_leaves_before_training(pack: Pack, model: Any, clip: Any, 
 def test_what_a_method_holds_is_counted(
     pack: Pack, model: Any, clip: Any, settings: Any, method: str, rank: int
 ) -> None:
-    with pack("nodes.private").private_copy(model) as private:
-        host = pack("nodes.model").ComfyModel(private, clip)
+    with pack("nodes.host.private").private_copy(model) as private:
+        host = pack("nodes.host.model").ComfyModel(private, clip)
         kinds = pack("unlearning_core.methods").METHODS
         chosen = replace(settings, rank=rank, weights="cross_attention_kv")
         deltas = pack("unlearning_core.unlearn").new_deltas(host, chosen)
@@ -98,8 +98,8 @@ def test_measuring_memory_needs_little_itself(pack: Pack, model: Any, clip: Any)
     """Activations go as soon as the pass has used them."""
     outputs: list[StorageWeakRef] = []
     alive: list[int] = []
-    with pack("nodes.private").private_copy(model) as private, ExitStack() as hooks:
-        host = pack("nodes.model").ComfyModel(private, clip)
+    with pack("nodes.host.private").private_copy(model) as private, ExitStack() as hooks:
+        host = pack("nodes.host.model").ComfyModel(private, clip)
         weights = host.weights()
         names = pack("unlearning_core.model").select(list(weights), "attention")
         deltas = pack("unlearning_core.deltas").make_deltas({name: weights[name] for name in names}, 0, 0, host.device)
@@ -150,8 +150,8 @@ def test_running_out_of_memory_is_comfyuis_own_error_and_releases_the_copy(
             during.append(sum(type(each.model.model) is type(model.model) for each in loaded if each.model))
             raise comfy.model_management.OOM_EXCEPTION("out of memory")
 
-    with pytest.raises(comfy.model_management.OOM_EXCEPTION), pack("nodes.private").private_copy(model) as private:
-        host = pack("nodes.model").ComfyModel(private, clip)
+    with pytest.raises(comfy.model_management.OOM_EXCEPTION), pack("nodes.host.private").private_copy(model) as private:
+        host = pack("nodes.host.model").ComfyModel(private, clip)
         pack("unlearning_core.unlearn").unlearn(
             host, pack("unlearning_core.methods").METHODS["esd"](), prompts, settings, run_out
         )
@@ -181,8 +181,8 @@ def test_what_rounding_leaves_of_a_patch(
         weights = {name: weight.clone() for name, weight in host.denoiser.state_dict().items()}
         base = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
         predictions = []
-        pack("nodes.precision").rounding_warning(base, patch, 1.0)
-        for model in (base, pack("nodes.patches").apply_patch(base, patch, 1.0)):
+        pack("nodes.host.rounding").rounding_warning(base, patch, 1.0)
+        for model in (base, pack("nodes.host.patching").apply_patch(base, patch, 1.0)):
             with torch.no_grad():
                 comfy.model_management.load_models_gpu([model])
                 predictions.append(model.model.apply_model(x, torch.full((2,), 0.7), **conds))

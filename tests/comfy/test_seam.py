@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.hosts.base import DiffusersModel
+from unlearning_core.hosts.families import load
 
 Pack = Callable[[str], ModuleType]
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
@@ -20,13 +21,13 @@ PROMPTS = ["a cat face in noto style", "a car", ""]
 
 @pytest.fixture(scope="module")
 def diffusers_model() -> DiffusersModel:
-    return DiffusersModel.load(MODEL)
+    return load(MODEL)
 
 
 @pytest.fixture
 def comfy_model(pack: Pack, model: Any, clip: Any) -> Iterator[Any]:
-    with pack("nodes.private").private_copy(model) as private:
-        yield pack("nodes.model").ComfyModel(private, clip)
+    with pack("nodes.host.private").private_copy(model) as private:
+        yield pack("nodes.host.model").ComfyModel(private, clip)
 
 
 def noisy(sigma: float) -> tuple[Tensor, Tensor]:
@@ -82,7 +83,7 @@ def test_attached_patched_and_stock_are_equal_bit_for_bit(
     patch.save(tmp_path / "patch.safetensors")
     file = comfy.utils.load_torch_file(str(tmp_path / "patch.safetensors"), safe_load=True)
     stock, _ = comfy.sd.load_lora_for_models(model, None, file, 1.0, 0.0)
-    apply_patch = pack("nodes.patches").apply_patch
+    apply_patch = pack("nodes.host.patching").apply_patch
 
     base, patched, loaded, zero = (
         prediction(patcher)
@@ -142,12 +143,16 @@ def test_patch_of_either_host_works_in_the_other(
     in_diffusers = UnlearningPatch.load(tmp_path / "comfy.safetensors")
     in_diffusers.check_base(diffusers_model.weights(), {})
     in_comfy = pack("unlearning_core.patch").UnlearningPatch.load(tmp_path / "diffusers.safetensors")
-    in_comfy.check_base(pack("nodes.weights").base_weights(model), {})
-    patched = pack("nodes.patches").apply_patch(model, in_comfy, 1.0)
+    in_comfy.check_base(pack("nodes.host.weights").base_weights(model), {})
+    patched = pack("nodes.host.patching").apply_patch(model, in_comfy, 1.0)
 
     x, sigma = noisy(2.0)
-    with torch.no_grad(), diffusers_model.patched(of_diffusers), pack("nodes.private").private_copy(patched) as private:
-        host = pack("nodes.model").ComfyModel(private, comfy_model.clip)
+    with (
+        torch.no_grad(),
+        diffusers_model.patched(of_diffusers),
+        pack("nodes.host.private").private_copy(patched) as private,
+    ):
+        host = pack("nodes.host.model").ComfyModel(private, comfy_model.clip)
         x0 = [other.predict_x0(x, sigma, other.encode(PROMPTS)) for other in (host, diffusers_model)]
     torch.testing.assert_close(*x0, rtol=0, atol=2e-4)  # 1e-4 in noise, times sigma
     with diffusers_model.patched(in_diffusers):
@@ -164,8 +169,8 @@ def test_checkpointed_blocks_know_which_they_are(pack: Pack, model: Any, clip: A
     patched = model.clone()
     patched.set_model_attn2_output_patch(by_block)
     x, sigma = noisy(2.0)
-    with pack("nodes.private").private_copy(patched) as private:
-        host = pack("nodes.model").ComfyModel(private, clip)
+    with pack("nodes.host.private").private_copy(patched) as private:
+        host = pack("nodes.host.model").ComfyModel(private, clip)
         weights = host.weights()
         names = pack("unlearning_core.model").select(list(weights), "cross_attention_kv")
         deltas = pack("unlearning_core.deltas").make_deltas({name: weights[name] for name in names}, 0, 0, host.device)
@@ -186,16 +191,16 @@ def test_dynamic_vram_reads_the_model_again_or_says_why_not(
 ) -> None:
     """What `model` is on a GPU is pretended here: dynamic VRAM needs one."""
     x, sigma = noisy(2.0)
-    private_copy = pack("nodes.private").private_copy
+    private_copy = pack("nodes.host.private").private_copy
     patch = short_patch(pack, comfy_model, "esd", 0)
-    dynamic = pack("nodes.patches").apply_patch(model, patch, 1.0)
+    dynamic = pack("nodes.host.patching").apply_patch(model, patch, 1.0)
     expected = prediction(dynamic)
     monkeypatch.setattr(dynamic, "is_dynamic", lambda: True)
     with private_copy(dynamic) as private:
         assert not private.is_dynamic()
         assert private.model is not dynamic.model
         assert torch.equal(prediction(private), expected)
-        host = pack("nodes.model").ComfyModel(private, clip)
+        host = pack("nodes.host.model").ComfyModel(private, clip)
         [weight, *_] = host.weights()
         [delta] = (
             pack("unlearning_core.deltas").make_deltas({weight: host.weights()[weight]}, 0, 0, host.device).values()
@@ -212,9 +217,9 @@ def test_private_copy_holds_the_patches_and_not_other_clones_of_the_model(
     pack: Pack, model: Any, comfy_model: Any
 ) -> None:
     patch = short_patch(pack, comfy_model, "esd", 0)
-    patched = pack("nodes.patches").apply_patch(model, patch, 1.0)
+    patched = pack("nodes.host.patching").apply_patch(model, patch, 1.0)
     expected = prediction(patched)  # leaves the shared weights patched
-    private_copy = pack("nodes.private").private_copy
+    private_copy = pack("nodes.host.private").private_copy
     with private_copy(model) as of_base, private_copy(patched) as of_patched:
         assert torch.equal(prediction(of_patched), expected)
         assert not torch.equal(prediction(of_base), expected)

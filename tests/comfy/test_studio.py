@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearning_core.metrics.drawing import Shot
+from unlearning_core.metrics.plan import PromptSeed
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 KEY = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
@@ -21,7 +21,7 @@ SAMPLING = {"sampler_name": "euler", "scheduler": "simple", "steps": 2, "cfg": 3
 @pytest.fixture(scope="module")
 def vae(pack: Callable[[str], ModuleType]) -> Any:
     with torch.inference_mode():
-        return pack("nodes.tiny").load_vae(MODEL)
+        return pack("nodes.host.tiny").load_vae(MODEL)
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def drawn(
     pack: Callable[[str], ModuleType], model: Any, clip: Any, vae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., int]:
     """Draws one picture with a new studio and tells how many went through sampling."""
-    studio = pack("nodes.studio")
+    studio = pack("nodes.host.drawing")
     monkeypatch.setattr(studio.folder_paths, "get_temp_directory", lambda: str(tmp_path))
 
     def draw(patcher: Any = model, prompt: str = "a frog", fresh: bool = False, **changes: Any) -> int:
         asked: list[int] = []
 
-        def counting(shots: Sequence[Shot]) -> Tensor:
-            asked.append(len(shots))
+        def counting(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+            asked.append(len(prompt_seeds))
             return picture()
 
         with torch.inference_mode():

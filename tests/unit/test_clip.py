@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recipes.tiny.clip import groups
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip, ClipNotFound, clip_named, cmmd
-from unlearning_core.tiny.clip import groups
 from unlearning_core.tiny.world import SIZE, prompts
 
 SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"

@@ -15,23 +15,24 @@ from torch import Tensor
 
 from unlearning_core.metrics.cache import PictureCache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.metrics.drawing import Draw, Plan, Shot
-from unlearning_core.metrics.evaluation import Candidate, Evaluation, evaluate, leaderboard, report
-from unlearning_core.metrics.figures import comparison_sheet, tradeoff_plot
+from unlearning_core.metrics.evaluation import Candidate, Evaluation, evaluate
 from unlearning_core.metrics.forgetting import Accuracies
 from unlearning_core.metrics.lpips import Lpips
+from unlearning_core.metrics.plan import Draw, Plan, PromptSeed
 from unlearning_core.metrics.quality import Networks
-from unlearning_core.metrics.report import write_report
-from unlearning_core.metrics.retention import count_shots
+from unlearning_core.metrics.retention import Comparison, count_pictures
+from unlearning_core.reports.files import comparison_report, write_report
+from unlearning_core.reports.plots import comparison_sheet, tradeoff_plot
+from unlearning_core.reports.tables import leaderboard
 from unlearning_core.tiny.judge import Judge as NearestPicture
 
 RETAIN = ["a car in noto style", "a house", "a bear"]
 SETTINGS = {"model": "painted", "steps": 25}
 
 
-def painted(shots: Sequence[Shot], change: float = 0.0) -> Tensor:
-    """A picture of noise for each shot, mixed with grey."""
-    pictures = [torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(seed)) for _, seed in shots]
+def painted(prompt_seeds: Sequence[PromptSeed], change: float = 0.0) -> Tensor:
+    """A picture of noise for each prompt and seed, mixed with grey."""
+    pictures = [torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(seed)) for _, seed in prompt_seeds]
     return torch.lerp(torch.stack(pictures), torch.tensor(0.5), change)
 
 
@@ -46,8 +47,9 @@ def networks() -> Networks:
 
 def evaluated(networks: Networks, models: Mapping[str, Draw], base: Draw = painted, **options: Any) -> list[Evaluation]:
     candidates = {name: Candidate(draw, {"patch": f"digest of {name}"}) for name, draw in models.items()}
-    given = {"plan": PLAN, "settings": SETTINGS, "judge": None, "base_again": painted, **options}
-    return evaluate(base, candidates, networks.alexnet, networks, **given)
+    given: dict[str, Any] = {"plan": PLAN, "settings": SETTINGS, "judge": None, "base_again": painted, **options}
+    comparison = Comparison(networks.alexnet, given.pop("plan"), given.pop("judge"))
+    return evaluate(base, candidates, comparison, networks, **given)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +67,12 @@ def test_the_leaderboard_has_the_least_integrity_first(evaluations: list[Evaluat
 
 
 def test_the_base_is_drawn_and_judged_once(networks: Networks, tmp_path: Path) -> None:
-    drawn: list[Shot] = []
+    drawn: list[PromptSeed] = []
     judged: list[int] = []
 
-    def counting(shots: Sequence[Shot], change: float) -> Tensor:
-        drawn.extend(shots)
-        return painted(shots, change)
+    def counting(prompt_seeds: Sequence[PromptSeed], change: float) -> Tensor:
+        drawn.extend(prompt_seeds)
+        return painted(prompt_seeds, change)
 
     class Judge:
         name, domains = "all frogs", {"thing": ("frog", "car")}
@@ -87,14 +89,14 @@ def test_the_base_is_drawn_and_judged_once(networks: Networks, tmp_path: Path) -
     )
     again = partial(counting, change=0.0)
     found = evaluated(networks, dict(zip(MODELS, models, strict=True)), base, judge=Judge(), base_again=again)
-    assert len(drawn) == count_shots(PLAN, models=2)
-    assert sum(judged) == 3 * len(PLAN.shots)
+    assert len(drawn) == count_pictures(PLAN, models=2)
+    assert sum(judged) == 3 * len(PLAN.prompt_seeds)
     assert found[0].retention.base_accuracies == found[1].retention.base_accuracies == Accuracies(0, 0, None, 3 / 5)
 
 
 def test_a_nan_picture_is_named_after_its_model(networks: Networks) -> None:
-    def broken(shots: Sequence[Shot]) -> Tensor:
-        return painted(shots) * torch.nan
+    def broken(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        return painted(prompt_seeds) * torch.nan
 
     with pytest.raises(ValueError, match="sa: its picture of 'a car in noto style' with seed 5 has NaN"):
         evaluated(networks, MODELS | {"sa": broken})
@@ -114,7 +116,7 @@ def test_a_nan_picture_is_named_after_its_model(networks: Networks) -> None:
 def test_what_cannot_be_measured_is_refused_before_drawing(
     networks: Networks, options: dict[str, Any], message: str
 ) -> None:
-    def not_drawn(shots: Sequence[Shot]) -> Tensor:
+    def not_drawn(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
         pytest.fail("drawn")
 
     with pytest.raises(ValueError, match=message):
@@ -143,8 +145,7 @@ def test_the_sheet_has_prompts_down_and_models_across(evaluations: list[Evaluati
 
 
 def test_every_figure_and_setting_is_in_the_files(evaluations: list[Evaluation], tmp_path: Path) -> None:
-    summary, values = report(evaluations)
-    paths = write_report(tmp_path / "new" / "figures", summary, values)
+    paths = write_report(tmp_path / "new" / "figures", comparison_report(evaluations))
     assert [path.name for path in paths] == ["figures.json", "figures.csv"]
     assert sorted((tmp_path / "new").iterdir()) == sorted(paths)
     read = json.loads(paths[0].read_text(encoding="utf-8"))["models"][0]

@@ -12,9 +12,10 @@ import torch
 from unlearning_core.cli import main
 from unlearning_core.deltas import low_rank_product
 from unlearning_core.export import factors, merge, to_full, to_low_rank, weight_error
-from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
 from unlearning_core.patch import UnlearningPatch
-from unlearning_core.sampling import Sampling, draw
+from unlearning_core.sampling import Sampling
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 TRAIN = ["train", "--model", str(MODEL), "--method", "ovw", "--option", "help_weight=3", "--forget", "a cat face"]
@@ -96,14 +97,14 @@ def test_diffusers_opens_the_lora_of_a_patch_with_biases(file: Path, tmp_path: P
     patch, lora = (UnlearningPatch.load(path) for path in (file, tmp_path / "lora.safetensors"))
     assert any(key.endswith(".diff_b") for key in patch.tensors)
     assert not any(key.endswith(".diff_b") for key in lora.tensors)
-    shots, sampling = [("a cat face", 1)], Sampling(steps=3, width=128, height=128)
-    model = DiffusersModel.load(MODEL)
-    base = draw(model, shots, sampling)
+    prompt_seeds, sampling = [("a cat face", 1)], Sampling(steps=3, width=128, height=128)
+    model = load(MODEL)
+    base = draw(model, prompt_seeds, sampling)
     with model.patched(lora):
-        expected = draw(model, shots, sampling)
+        expected = draw(model, prompt_seeds, sampling)
     model.pipeline.load_lora_weights(tmp_path / "lora.safetensors")
     try:
-        torch.testing.assert_close(draw(model, shots, sampling), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(draw(model, prompt_seeds, sampling), expected, rtol=0, atol=1e-4)
     finally:
         model.pipeline.unload_lora_weights()
     assert (expected - base).abs().max() > 1e-3
@@ -123,11 +124,11 @@ def test_error_in_pictures(matrices: Path, tmp_path: Path, capsys: pytest.Captur
 def test_merged_model_draws_as_the_patched_one(file: Path, tmp_path: Path) -> None:
     main(["export", str(file), str(tmp_path / "merged"), "--merge", "--base", str(MODEL)])
     sampling = Sampling(steps=3, width=128, height=128)
-    model, shots = DiffusersModel.load(MODEL), [("a cat face", 1)]
+    model, prompt_seeds = load(MODEL), [("a cat face", 1)]
     with model.patched(UnlearningPatch.load(file)):
-        expected = draw(model, shots, sampling)
-    assert torch.equal(draw(DiffusersModel.load(tmp_path / "merged"), shots, sampling), expected)
-    assert not torch.equal(draw(model, shots, sampling), expected)
+        expected = draw(model, prompt_seeds, sampling)
+    assert torch.equal(draw(load(tmp_path / "merged"), prompt_seeds, sampling), expected)
+    assert not torch.equal(draw(model, prompt_seeds, sampling), expected)
 
 
 def test_merging_stops_before_it_loads_and_leaves_no_half(
@@ -143,14 +144,14 @@ def test_merging_stops_before_it_loads_and_leaves_no_half(
 
     monkeypatch.setattr("os.replace", no_room)
     with pytest.raises(OSError, match="no space"):
-        merge(DiffusersModel.load(MODEL), UnlearningPatch.load(file), 1.0, tmp_path / "merged")
+        merge(load(MODEL), UnlearningPatch.load(file), 1.0, tmp_path / "merged")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_models_that_are_not_safetensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({}, tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match=r"model model\.ckpt: this is not a safetensors file"):
-        DiffusersModel.load(tmp_path / "model.ckpt", config=MODEL)
+        load(tmp_path / "model.ckpt", config=MODEL)
     shutil.copytree(MODEL, tmp_path / "pickled")
     for path in (tmp_path / "pickled").rglob("*.safetensors"):
         path.unlink()
@@ -158,7 +159,7 @@ def test_models_that_are_not_safetensors_are_refused(tmp_path: Path, monkeypatch
         torch.save({}, tmp_path / "pickled" / part / "diffusion_pytorch_model.bin")
         torch.save({}, tmp_path / "pickled" / part / "pytorch_model.bin")
     with pytest.raises(ValueError, match="cannot be loaded as a diffusers folder of safetensors files"):
-        DiffusersModel.load(tmp_path / "pickled")
+        load(tmp_path / "pickled")
 
 
 def test_a_name_on_hugging_face_is_asked_for_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,12 +173,12 @@ def test_a_name_on_hugging_face_is_asked_for_there(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(DiffusionPipeline, "load_config", missing)
     with pytest.raises(ValueError, match=r"model owner/model: it cannot be loaded .*no such model"):
-        DiffusersModel.load("owner/model")
+        load("owner/model")
     assert asked == [("owner/model", False)]
 
 
 def test_model_is_in_the_precision_that_was_asked_for() -> None:
-    model = DiffusersModel.load(MODEL, dtype=torch.bfloat16)
+    model = load(MODEL, dtype=torch.bfloat16)
     assert {weight.dtype for weight in model.weights().values()} == {torch.bfloat16}
     with pytest.raises(SystemExit):
         main([*TRAIN, "--precision", "float16"])

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from recipes.tiny.judge import make_references
 from unlearning_core.metrics.forgetting import Accuracies, accuracies
-from unlearning_core.tiny.judge import REFERENCES, Judge, Verdict, make_references
+from unlearning_core.tiny.judge import REFERENCES, Judge, Verdict
 from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES, prompt, prompts
 
 SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.hosts.base import DiffusersModel
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.forgetting import Accuracies, Judge, accuracies
 from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse_domains
-from unlearning_core.sampling import Sampling, draw
+from unlearning_core.sampling import Sampling
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
@@ -22,7 +24,7 @@ PROMPTS = [prompt(concept, list(STYLES)[index % 3]) for index, concept in enumer
 
 @pytest.fixture(scope="module")
 def model() -> DiffusersModel:
-    return DiffusersModel.load(MODEL)
+    return load(MODEL)
 
 
 @pytest.fixture(scope="module")

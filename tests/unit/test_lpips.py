@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unlearning_core.metrics.backbones import find_features
-from unlearning_core.metrics.lpips import SMALLEST_SIDE, Lpips
+from unlearning_core.metrics.backbones import BACKBONES, find_features
+from unlearning_core.metrics.lpips import Lpips
 
 DATA = Path(__file__).parents[1] / "data" / "lpips"
 SHARED = [Path(__file__).parents[3] / "shared" / "data" / "perceptual"]  # beside the repository, where it is
@@ -117,7 +117,7 @@ def test_values_outside_the_range_are_refused(alex: Lpips, value: float) -> None
 
 
 def test_the_smallest_side_is_the_smallest_that_works(alex: Lpips) -> None:
-    side = SMALLEST_SIDE["alex"]
+    side = BACKBONES["alex"].smallest_side
     assert alex.distance(torch.zeros(1, side, 64, 3), torch.ones(1, side, 64, 3)).item() > 0
     with pytest.raises(ValueError, match="sides of 31 pixels or more, got 64 x 30"):
         alex.distance(torch.zeros(1, side - 1, 64, 3), torch.ones(1, side - 1, 64, 3))

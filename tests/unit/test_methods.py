@@ -11,10 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearning_core.bank import forget_runs, retain_runs, runs_at_once, sample_trajectories
+from benchmarks.tasks import object_task
+from unlearning_core.bank import (
+    UserLatents,
+    bank_sources,
+    forget_items,
+    items_at_once,
+    make_bank,
+    retain_items,
+    sample_trajectories,
+)
 from unlearning_core.fingerprint import Fingerprint
-from unlearning_core.hosts.diffusers import DiffusersModel
-from unlearning_core.methods import METHODS, GradientMethod, Method
+from unlearning_core.hosts.base import DiffusersModel
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
+from unlearning_core.methods import METHODS, GradientMethod, Method, name_of
 from unlearning_core.methods.base import Step, Training
 from unlearning_core.methods.esd import Esd
 from unlearning_core.methods.nullspace import NullSpace
@@ -27,20 +38,13 @@ from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.model import noise_prediction
 from unlearning_core.patch import UnlearningPatch
-from unlearning_core.prompts import Prompts
-from unlearning_core.sampling import Sampling, draw
+from unlearning_core.progress import Progress, Reporter
+from unlearning_core.prompts import Prompts, held_prompts
+from unlearning_core.sampling import Sampling
 from unlearning_core.tiny.judge import Judge
-from unlearning_core.tiny.tasks import object_task
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
-from unlearning_core.train import Progress, Settings
-from unlearning_core.unlearn import (
-    Pictures,
-    bank_sources,
-    held_prompts,
-    make_bank,
-    new_deltas,
-    unlearn,
-)
+from unlearning_core.train import Settings
+from unlearning_core.unlearn import new_deltas, new_training, unlearn
 
 MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
@@ -75,7 +79,7 @@ def test_matrix_has_every_method() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> DiffusersModel:
-    return DiffusersModel.load(MODEL)
+    return load(MODEL)
 
 
 def make(method: str) -> Method:
@@ -86,6 +90,10 @@ def short(method: str, **changes: object) -> Settings:
     """Three steps on two trajectories of three steps."""
     short = {"steps": 3, "runs": 2, "run_steps": 3, "learning_rate": 1e-3, "weights": METHODS[method].weights}
     return Settings(**{**short, "width": 128, "height": 128, **changes})  # type: ignore[arg-type]
+
+
+def no_report() -> None:
+    """For a bank whose progress nobody follows."""
 
 
 PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a car",))
@@ -165,24 +173,24 @@ def test_weights_that_a_closed_form_cannot_use(model: DiffusersModel, method: st
 
 def test_seeds_go_round(model: DiffusersModel) -> None:
     last = 2**64 - 1
-    assert [run.seed for run in retain_runs(["a"], 2, last)] == [last, 0]
-    assert [run.seed for run in forget_runs([("a", "b")], 2, last, guides=(0,))] == [last, 0]
+    assert [item.seed for item in retain_items(["a"], 2, last)] == [last, 0]
+    assert [item.seed for item in forget_items([("a", "b")], 2, last, guides=(0,))] == [last, 0]
     latents = model.noise([0, 1], 128, 128)
-    sources = bank_sources(Ovw(), PROMPTS, short("ovw", seed=last), Pictures(forget=latents))
-    assert [run.seed for run in sources[0].runs] == [last, 0]
+    sources = bank_sources(Ovw().needs, PROMPTS, short("ovw", seed=last).bank, UserLatents(forget=latents))
+    assert [item.seed for item in sources[0].items] == [last, 0]
 
 
 def test_large_pictures_are_sampled_in_smaller_batches() -> None:
-    assert [runs_at_once(side, side) for side in (128, 512, 768, 1024, 4096)] == [16, 16, 7, 4, 1]
+    assert [items_at_once(side, side) for side in (128, 512, 768, 1024, 4096)] == [16, 16, 7, 4, 1]
 
 
 def test_fisher_information_is_estimated_again_for_other_latents(model: DiffusersModel) -> None:
     """With the same pictures, but another number of noise levels or another text."""
-    latents = Pictures(retain=model.noise([0], 128, 128))
+    latents = UserLatents(retain=model.noise([0], 128, 128))
 
     def key(prompt: str = "a car", **changes: object) -> str:
         settings, prompts = short("sa", **changes), Prompts(("a cat face",), ("a dog face",), (prompt,))
-        bank = make_bank(model, bank_sources(Sa(), prompts, settings, latents), settings, lambda: None)
+        bank = make_bank(model, bank_sources(Sa().needs, prompts, settings.bank, latents), settings.sampling, no_report)
         return _key(replace(training(model, Sa()), bank=bank), samples=4)
 
     assert key() == key(batch_size=3)
@@ -195,8 +203,10 @@ def test_too_high_a_learning_rate_is_named(model: DiffusersModel) -> None:
 
 
 def test_objectives_follow_their_equations(model: DiffusersModel) -> None:
-    runs = forget_runs(PROMPTS.pairs, 2, 0, guides=(0, 1))
-    batch = sample_trajectories(model, runs, 128, 128, steps=3).pick(4, torch.Generator().manual_seed(0))
+    items = forget_items(PROMPTS.pairs, 2, 0, guides=(0, 1))
+    batch = sample_trajectories(model, items, Sampling(steps=3, width=128, height=128)).sample(
+        4, torch.Generator().manual_seed(0)
+    )
     step = Step(batch, torch.randn_like(batch.x), None, None)
 
     def predicted(prompt: str) -> Tensor:
@@ -213,12 +223,10 @@ def test_objectives_follow_their_equations(model: DiffusersModel) -> None:
 
 def training(model: DiffusersModel, method: GradientMethod) -> Training:
     """What `method` sees before its first step under `short`."""
-    name = next(name for name, kind in METHODS.items() if type(method) is kind)
-    settings = short(name)
-    bank = make_bank(model, bank_sources(method, PROMPTS, settings), settings, lambda: None)
-    generator = torch.Generator().manual_seed(settings.seed)
-    base = Fingerprint.of(model.weights())
-    return Training(model, bank, new_deltas(model, settings), base, 1e-3, settings.batch_size, generator, lambda: None)
+    settings = short(name_of(method))
+    bank = make_bank(model, bank_sources(method.needs, PROMPTS, settings.bank), settings.sampling, no_report)
+    base, report = Fingerprint.of(model.weights()), Reporter(lambda progress: None, 0)
+    return new_training(model, bank, new_deltas(model, settings), settings, base, report)
 
 
 def test_salun_changes_nothing_outside_its_mask(model: DiffusersModel) -> None:
@@ -253,7 +261,7 @@ def test_fisher_information_is_the_mean_squared_gradient(model: DiffusersModel) 
     assert run.bank.retain is not None
     with model.attach(run.deltas):
         for _ in range(2):
-            one = run.bank.retain.pick(1, generator)
+            one = run.bank.retain.sample(1, generator)
             F.mse_loss(noise_prediction(model, one.x, one.sigma, one.conds), one.noise).backward()
             assert weight.grad is not None
             squares += weight.grad**2 / 2
@@ -331,8 +339,8 @@ def test_many_concepts_at_once(model: DiffusersModel) -> None:
 def test_forgetting_a_second_concept_keeps_the_first_forgotten(model: DiffusersModel) -> None:
     def ua(concept: str) -> float:
         asked = [prompt(concept, style) for style in STYLES]
-        shots = [(text, seed) for text in asked for seed in range(4)]
-        verdicts = accuracies(judge, draw(model, shots, SAMPLING), [text for text, _ in shots], asked)
+        prompt_seeds = [(text, seed) for text in asked for seed in range(4)]
+        verdicts = accuracies(judge, draw(model, prompt_seeds, SAMPLING), [text for text, _ in prompt_seeds], asked)
         assert verdicts.ua is not None
         return verdicts.ua
 
@@ -356,33 +364,33 @@ def test_own_pictures_take_the_place_of_the_bases(model: DiffusersModel) -> None
     latents = model.latents(pictures)
     method = Ovw()
     settings = short("ovw")
-    sources = bank_sources(method, PROMPTS, settings, Pictures(forget=latents))
-    bank = make_bank(model, sources, settings, lambda: None)
+    sources = bank_sources(method.needs, PROMPTS, settings.bank, UserLatents(forget=latents))
+    bank = make_bank(model, sources, settings.sampling, no_report)
     assert bank.forget.x.shape == (3, 3, *latents.shape[1:])
     torch.testing.assert_close(bank.forget.x0, latents)
     noise = (bank.forget.x[:, 0] - latents) / bank.forget.sigma[0]
     assert noise.std().item() == pytest.approx(1, abs=0.1)
-    patch = unlearn(model, method, PROMPTS, settings, pictures=Pictures(forget=latents, retain=latents))
+    patch = unlearn(model, method, PROMPTS, settings, latents=UserLatents(forget=latents, retain=latents))
     assert any(change.any() for change in patch.changes().values())
     with pytest.raises(ValueError, match="forget pictures: 3 for 2 forget prompts"):
         two = Prompts(("a cat face", "a cat face in noto style"), ("",), ("a car",))
-        unlearn(model, method, two, settings, pictures=Pictures(forget=latents))
+        unlearn(model, method, two, settings, latents=UserLatents(forget=latents))
 
 
 def test_trajectories_are_the_base_models_own(model: DiffusersModel) -> None:
     """The last latent, one Euler step on, is what `draw` decodes."""
-    [run] = retain_runs(["a car"], 1, seed=5)
-    kept = sample_trajectories(model, [run], 128, 128, steps=6, cfg=3.0)
+    sampling = Sampling(steps=6, cfg=3.0, width=128, height=128)
+    kept = sample_trajectories(model, retain_items(["a car"], 1, seed=5), sampling)
     e = kept.e_uncond + 3.0 * (kept.e_cond - kept.e_uncond)
     latent = kept.x[:, -1] - kept.sigma[-1] * e[:, -1]
-    picture = draw(model, [("a car", 5)], Sampling(steps=6, cfg=3.0, width=128, height=128))
+    picture = draw(model, [("a car", 5)], sampling)
     torch.testing.assert_close(model.decode(latent), picture, rtol=0, atol=1e-4)
 
 
-def test_forget_runs_follow_both_prompts_with_the_same_seeds() -> None:
+def test_forget_items_follow_both_prompts_with_the_same_seeds() -> None:
     pairs: Sequence[tuple[str, str]] = [("a", "x"), ("b", "y")]
-    runs = forget_runs(pairs, 6, 10, guides=(0, 1))
-    assert [(run.prompt, run.guide, run.seed) for run in runs] == [
+    items = forget_items(pairs, 6, 10, guides=(0, 1))
+    assert [(item.prompt, item.guide, item.seed) for item in items] == [
         ("a", "a", 10),
         ("a", "x", 10),
         ("b", "b", 11),
@@ -390,4 +398,4 @@ def test_forget_runs_follow_both_prompts_with_the_same_seeds() -> None:
         ("a", "a", 12),
         ("a", "x", 12),
     ]
-    assert len(forget_runs(pairs, 1, 0, guides=(0,))) == 2
+    assert len(forget_items(pairs, 1, 0, guides=(0,))) == 2

@@ -18,6 +18,7 @@ from unlearning_core.methods import METHODS
 from unlearning_core.patch import Record, UnlearningPatch, module_of
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
+from unlearning_core.unlearn import record_of
 
 MODULE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
 
@@ -34,7 +35,7 @@ def weights() -> dict[str, Tensor]:
 
 @pytest.fixture
 def patch(weights: dict[str, Tensor]) -> UnlearningPatch:
-    record = Record.of(
+    record = record_of(
         METHODS["ovw"](), Prompts(("a cat",), ("a dog",), ("a car",)), Settings(), Fingerprint.of(weights)
     )
     return UnlearningPatch({f"{MODULE}.diff": torch.ones(6, 4), f"{MODULE}.diff_b": torch.ones(6)}, record)

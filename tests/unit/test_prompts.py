@@ -9,9 +9,8 @@ import pytest
 
 from unlearning_core.methods import METHODS
 from unlearning_core.model import select
-from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured, default_retain
+from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured, default_retain, held_prompts
 from unlearning_core.train import Settings
-from unlearning_core.unlearn import held_prompts
 
 
 def test_one_overwrite_prompt_serves_all_forget_prompts() -> None:

@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearning_core.hosts.diffusers import DiffusersModel
+from unlearning_core.hosts.base import DiffusersModel
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
 from unlearning_core.metrics.cache import PictureCache
-from unlearning_core.metrics.drawing import CHUNK, Draw, Plan, Shot, batch_size, batches, check_measurable
 from unlearning_core.metrics.lpips import Lpips
-from unlearning_core.metrics.retention import Retention, count_shots, measure
+from unlearning_core.metrics.plan import CHUNK, Draw, Plan, PromptSeed, batches, check_measurable, pictures_at_once
+from unlearning_core.metrics.retention import Comparison, Retention, count_pictures, measure
 from unlearning_core.model import select
-from unlearning_core.sampling import Sampling, draw
+from unlearning_core.reports.tables import retention_page
+from unlearning_core.sampling import Sampling
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 
@@ -32,20 +35,20 @@ def lpips() -> Lpips:
 
 @pytest.fixture(scope="module")
 def model() -> DiffusersModel:
-    return DiffusersModel.load(MODEL)
+    return load(MODEL)
 
 
-def painted(shots: Sequence[Shot], change: float = 0.0) -> Tensor:
-    """A picture of noise for each shot, mixed with grey; the same picture for the same shot."""
+def painted(prompt_seeds: Sequence[PromptSeed], change: float = 0.0) -> Tensor:
+    """A picture of noise for each prompt and seed, mixed with grey; always the same one."""
     pictures = [
         torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(seed + 1000 * len(prompt)))
-        for prompt, seed in shots
+        for prompt, seed in prompt_seeds
     ]
     return torch.lerp(torch.stack(pictures), torch.tensor(0.5), change)
 
 
-def changed_by_seed(shots: Sequence[Shot]) -> Tensor:
-    return torch.cat([painted([shot], 0.1 * (shot[1] - 4)) for shot in shots])
+def changed_by_seed(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+    return torch.cat([painted([prompt_seed], 0.1 * (prompt_seed[1] - 4)) for prompt_seed in prompt_seeds])
 
 
 def plan(retain: Sequence[str] = RETAIN, forget: Sequence[str] = (), seeds: int = 3, forget_seeds: int = 1) -> Plan:
@@ -63,7 +66,7 @@ def run(
     judge: Judge | None = None,
     base_again: Draw | None = None,
 ) -> Retention:
-    return measure(base, unlearned, lpips, plan, {}, judge, base_again or base)[0]
+    return measure(base, unlearned, Comparison(lpips, plan, judge), {}, base_again or base)
 
 
 def test_the_figures_follow_from_the_distances(lpips: Lpips) -> None:
@@ -78,23 +81,24 @@ def test_the_figures_follow_from_the_distances(lpips: Lpips) -> None:
     assert result.per_seed[6] == pytest.approx(sum(row.lpips[1] for row in result.retain) / 3)
     assert result.per_seed[5] < result.per_seed[6] < result.per_seed[7]
     assert result.forget_distance == pytest.approx(sum(result.forget[0].lpips) / 2)
-    assert 0 < result.ssim < 1
-    assert result.psnr is not None and 0 < result.psnr < 40
+    ssim, psnr = result.similarity("ssim"), result.similarity("psnr")
+    assert ssim is not None and 0 < ssim < 1
+    assert psnr is not None and 0 < psnr < 40
     assert json.loads(json.dumps(result.summary(), allow_nan=False))["worst"]["seed"] == 7
-    assert f"| worst LPIPS | {result.worst.lpips:.4f} ({result.worst.prompt}, seed 7) |" in result.markdown()
+    assert f"| worst LPIPS | {result.worst.lpips:.4f} ({result.worst.prompt}, seed 7) |" in retention_page(result)
 
 
 def test_equal_pictures(lpips: Lpips) -> None:
     result = run(lpips, painted)
     assert result.integrity == result.noise_floor == 0
-    assert result.ssim == pytest.approx(1) and result.psnr is None
+    assert result.similarity("ssim") == pytest.approx(1) and result.similarity("psnr") is None
     assert json.loads(json.dumps(result.summary(), allow_nan=False))["retain"][0]["psnr"] == [None, None, None]
 
 
 def test_a_nan_picture_is_named(lpips: Lpips) -> None:
-    def broken(shots: Sequence[Shot]) -> Tensor:
-        pictures = painted(shots)
-        pictures[[shot == ("a house", 6) for shot in shots], 0, 0] = torch.nan
+    def broken(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        pictures = painted(prompt_seeds)
+        pictures[[prompt_seed == ("a house", 6) for prompt_seed in prompt_seeds], 0, 0] = torch.nan
         return pictures
 
     with pytest.raises(ValueError, match="unlearned model: its picture of 'a house' with seed 6 has NaN"):
@@ -109,7 +113,7 @@ def test_an_empty_prompt_list_is_refused() -> None:
 
 
 def test_a_prompt_that_comes_twice_counts_once() -> None:
-    assert Plan.of(["a car", "a house", "A car", "a house"], ["b", "B"], 0, 1, 1).shots == [
+    assert Plan.of(["a car", "a house", "A car", "a house"], ["b", "B"], 0, 1, 1).prompt_seeds == [
         ("a car", 0),
         ("a house", 0),
         ("b", 0),
@@ -122,7 +126,7 @@ def test_seeds_go_on_from_zero_after_the_last() -> None:
 
 
 def test_prompts_with_bars_stay_in_their_cells(lpips: Lpips) -> None:
-    table = run(lpips, painted, plan=plan(retain=[r"a cat | dog \(toy\)"])).markdown()
+    table = retention_page(run(lpips, painted, plan=plan(retain=[r"a cat | dog \(toy\)"])))
     assert r"| retain | a cat \| dog \\(toy\\) | 0.0000 |" in table
 
 
@@ -136,28 +140,28 @@ def test_sizes_that_the_model_cannot_draw_are_refused() -> None:
 
 def test_batches_shrink_as_pictures_grow() -> None:
     sizes = [(128, 128), (256, 256), (512, 512), (1024, 512), (1024, 1024), (4096, 4096)]
-    assert [batch_size(*size) for size in sizes] == [16, 16, 4, 2, 1, 1]
+    assert [pictures_at_once(*size) for size in sizes] == [16, 16, 4, 2, 1, 1]
     assert [len(batch) for batch in batches(torch.zeros(5, 1024, 512, 3))] == [2, 2, 1]
 
 
 def test_pictures_pass_through_in_chunks(lpips: Lpips) -> None:
     asked: list[int] = []
 
-    def counting(shots: Sequence[Shot]) -> Tensor:
-        asked.append(len(shots))
-        return painted(shots)
+    def counting(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        asked.append(len(prompt_seeds))
+        return painted(prompt_seeds)
 
     run(lpips, counting, plan=plan(seeds=20))
     assert max(asked) == CHUNK
 
 
 def test_the_judge_is_asked_about_both_models(lpips: Lpips, model: DiffusersModel) -> None:
-    def base(shots: Sequence[Shot]) -> Tensor:
-        return draw(model, shots, SAMPLING)
+    def base(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        return draw(model, prompt_seeds, SAMPLING)
 
-    def unlearned(shots: Sequence[Shot]) -> Tensor:
+    def unlearned(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
         """The dog in place of the cat."""
-        return base([(text.replace("cat face", "dog face"), seed) for text, seed in shots])
+        return base([(text.replace("cat face", "dog face"), seed) for text, seed in prompt_seeds])
 
     forget = [prompt("cat face", style) for style in STYLES]
     retain = [prompt(concept, "noto") for concept in CONCEPTS if concept != "cat face"]
@@ -168,15 +172,17 @@ def test_the_judge_is_asked_about_both_models(lpips: Lpips, model: DiffusersMode
     assert result.accuracies.ira == result.base_accuracies.ira
     assert result.base_accuracies.right is not None and result.base_accuracies.right >= 0.9
     assert sum(count.votes for count in result.accuracies.counts if count.figure == "ua") == 3
-    assert f"judge's own accuracy (base pictures) | {result.base_accuracies.right:.1%}" in result.markdown()
+    assert f"judge's own accuracy (base pictures) | {result.base_accuracies.right:.1%}" in retention_page(result)
 
 
 def test_pictures_do_not_depend_on_the_batch(lpips: Lpips, model: DiffusersModel) -> None:
     """Same seed, same picture, whatever else is in the batch: I of 1, 3 and 7 pictures at once against all."""
-    shots = [(text, seed) for text in RETAIN for seed in range(3)]
-    together = draw(model, shots, SAMPLING)
+    prompt_seeds = [(text, seed) for text in RETAIN for seed in range(3)]
+    together = draw(model, prompt_seeds, SAMPLING)
     for size in (1, 3, 7):
-        parts = torch.cat([draw(model, shots[start : start + size], SAMPLING) for start in range(0, len(shots), size)])
+        parts = torch.cat(
+            [draw(model, prompt_seeds[start : start + size], SAMPLING) for start in range(0, len(prompt_seeds), size)]
+        )
         assert lpips.distance(together, parts).max() <= 1e-6
 
 
@@ -194,9 +200,9 @@ def test_a_scaled_weight_moves_pictures_the_more_the_further(lpips: Lpips, model
             return weight * self.factor
 
     def scaled(factor: float) -> Draw:
-        def draw_scaled(shots: Sequence[Shot]) -> Tensor:
+        def draw_scaled(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
             with model.attach({name: Scale(factor)}):
-                return draw(model, shots, SAMPLING)
+                return draw(model, prompt_seeds, SAMPLING)
 
         return draw_scaled
 
@@ -206,11 +212,11 @@ def test_a_scaled_weight_moves_pictures_the_more_the_further(lpips: Lpips, model
 
 
 def test_count_of_drawn_pictures(lpips: Lpips, tmp_path: Path) -> None:
-    asked: list[Shot] = []
+    asked: list[PromptSeed] = []
 
-    def counting(shots: Sequence[Shot]) -> Tensor:
-        asked.extend(shots)
-        return painted(shots)
+    def counting(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        asked.extend(prompt_seeds)
+        return painted(prompt_seeds)
 
     cache = PictureCache(tmp_path)
 
@@ -219,4 +225,4 @@ def test_count_of_drawn_pictures(lpips: Lpips, tmp_path: Path) -> None:
 
     drawn = plan(forget=["a cat face"])
     run(lpips, drawing("other"), drawing("base"), drawn, base_again=counting)
-    assert len(asked) == count_shots(drawn)
+    assert len(asked) == count_pictures(drawn)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearning_core.metrics import sheet
-from unlearning_core.metrics.sheet import SheetRow, colour_heat, picture_sheet
+from unlearning_core.reports import sheet
+from unlearning_core.reports.sheet import SheetRow, colour_heat, picture_sheet
 
 RED, GREEN, BLUE = (torch.eye(3)[channel] for channel in range(3))
 

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .shared import DEVICE_HELP, MODEL_HELP, check_patch_file, device_of
+from ..metrics.plan import prompt_seeds_of
+from ..patch import UnlearningPatch
+from ..sampling import Sampling
+from .shared import (
+    ModelSource,
+    add_model_arguments,
+    add_sampling_arguments,
+    check_patch_file,
+    model_source,
+    sampling_of,
+)
 
-if TYPE_CHECKING:
-    from ..patch import UnlearningPatch
+
+@dataclass(frozen=True)
+class Measurement:
+    """The pictures that show what a conversion costs."""
+
+    count: int  # of each retain prompt; 0 for none
+    seed: int  # of the first
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command is asked to do."""
+
+    patch: UnlearningPatch
+    out: Path
+    source: ModelSource | None
+    merge: bool
+    strength: float  # of a merge
+    rank: int | None  # of a LoRA; None for full deltas
+    measurement: Measurement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,57 +49,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--rank", type=int, help="LoRA of this rank, by singular value decomposition; without biases")
     form.add_argument("--full", action="store_true", help="full weight deltas, biases included")
     form.add_argument("--merge", action="store_true", help="the base model with the patch in its weights")
-    parser.add_argument("--base", help=f"{MODEL_HELP}; for --merge and --pictures")
-    parser.add_argument("--config", type=Path, help="diffusers folder of the family, when the base is a file")
+    add_model_arguments(parser, "--base", "; for --merge and --pictures", required=False)
     parser.add_argument("--strength", type=float, default=1.0, help="how much of the patch to merge")
     parser.add_argument(
         "--pictures", type=int, default=0, help="measure what --rank changes in I, on so many seeds a retain prompt"
     )
-    parser.add_argument("--seed", type=int, default=1000, help="first seed of --pictures")
-    parser.add_argument("--steps", type=int, default=25, help="Euler steps of --pictures")
-    parser.add_argument("--cfg", type=float, default=7.0, help="guidance scale of --pictures")
-    parser.add_argument("--width", type=int, default=512, help="pixels")
-    parser.add_argument("--height", type=int, default=512, help="pixels")
-    parser.add_argument("--device", help=DEVICE_HELP)
+    add_sampling_arguments(parser)
+
+
+def parse(args: argparse.Namespace) -> Request:
+    """Raises ValueError for a missing base, an unreadable patch, or a place that cannot be written to."""
+    from ..export import check_new
+
+    if args.model is None and (args.merge or args.pictures):
+        raise ValueError("--base: missing; --merge and --pictures need the base model")
+    patch = UnlearningPatch.load(args.patch)
+    if args.merge:
+        check_new(args.out)
+    else:
+        check_patch_file(args.out)
+    return Request(
+        patch=patch,
+        out=args.out,
+        source=None if args.model is None else model_source(args),
+        merge=args.merge,
+        strength=args.strength,
+        rank=args.rank,
+        measurement=Measurement(args.pictures, args.seed, sampling_of(args)),
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Writes the file or folder and prints what the conversion lost."""
-    from ..export import to_full, to_low_rank, weight_error
-    from ..patch import UnlearningPatch
+    from ..export import merge, to_full, to_low_rank, weight_error
 
-    if args.base is None and (args.merge or args.pictures):
-        raise ValueError("--base: missing; --merge and --pictures need the base model")
-    patch = UnlearningPatch.load(args.patch)
-    if args.merge:
-        _merge(args, patch)
+    request = parse(args)
+    if request.merge:
+        assert request.source is not None
+        merge(request.source.load(), request.patch, request.strength, request.out)
         return
-    check_patch_file(args.out)
-    converted = to_full(patch) if args.full else to_low_rank(patch, args.rank)
-    print(f"error in weights: {weight_error(patch, converted):.3g} of the change's norm")
-    if args.pictures:
-        print(_picture_error(args, patch, converted))
-    converted.save(args.out)
+    converted = to_full(request.patch) if request.rank is None else to_low_rank(request.patch, request.rank)
+    print(f"error in weights: {weight_error(request.patch, converted):.3g} of the change's norm")
+    if request.measurement.count:
+        print(_picture_error(request, converted))
+    converted.save(request.out)
 
 
-def _merge(args: argparse.Namespace, patch: UnlearningPatch) -> None:
-    from ..export import check_new, merge
-    from ..hosts.diffusers import DiffusersModel
-
-    check_new(args.out)
-    merge(DiffusersModel.load(args.base, device_of(args), config=args.config), patch, args.strength, args.out)
-
-
-def _picture_error(args: argparse.Namespace, patch: UnlearningPatch, converted: UnlearningPatch) -> str:
+def _picture_error(request: Request, converted: UnlearningPatch) -> str:
+    """What the conversion changes in I, as a line."""
     from ..export import picture_error
-    from ..hosts.diffusers import DiffusersModel
-    from ..sampling import Sampling
 
-    model = DiffusersModel.load(args.base, device_of(args), config=args.config)
-    patch.check_base(model.weights(), model.changes())
-    sampling = Sampling(args.steps, args.cfg, args.width, args.height)
-    prompts = patch.record.retain or [""]
-    shots = [(prompt, args.seed + index) for prompt in prompts for index in range(args.pictures)]
-    settings = ", ".join(f"{name} {value}" for name, value in sampling.settings().items())
-    distance = picture_error(model, patch, converted, shots, sampling)
-    return f"error in I: {distance:.4f} (LPIPS alex, {len(shots)} pictures, {settings}, float32)"
+    assert request.source is not None
+    model, measurement = request.source.load(), request.measurement
+    request.patch.check_base(model.weights(), model.changes())
+    seeds = range(measurement.seed, measurement.seed + measurement.count)
+    prompt_seeds = prompt_seeds_of(request.patch.record.retain or [""], seeds)
+    distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling)
+    settings = ", ".join(f"{name} {value}" for name, value in measurement.sampling.settings().items())
+    return f"error in I: {distance:.4f} (LPIPS alex, {len(prompt_seeds)} pictures, {settings}, float32)"

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..methods import METHODS, Method
 from ..model import SELECTIONS
+from ..progress import Progress
 from ..prompts import Prompts
-from ..train import Progress, Settings
-from .shared import DEVICE_HELP, MODEL_HELP, PRECISIONS, check_patch_file, device_of
+from ..train import Settings
+from ..unlearn import check_settings, unlearn
+from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command is asked to do."""
+
+    source: ModelSource
+    method: Method
+    prompts: Prompts
+    settings: Settings
+    out: Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn train`; those of training are the fields of `Settings`."""
-    parser.add_argument("--model", required=True, help=MODEL_HELP)
-    parser.add_argument("--config", type=Path, help="diffusers folder of the family, when the model is a file")
+    add_model_arguments(parser, "--model")
+    add_precision_argument(parser)
     parser.add_argument("--method", choices=METHODS, default=next(iter(METHODS)))
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the method; may be repeated"
@@ -34,27 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if spec.metadata:
             name, text = f"--{spec.name.replace('_', '-')}", f"{spec.metadata['help']} (default {spec.default})"
             parser.add_argument(name, type=type(spec.default), default=spec.default, help=text)
-    parser.add_argument("--device", help=DEVICE_HELP)
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the model; deltas are float32")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Trains with a progress line on stderr, and writes --out."""
-    import torch
-
-    from ..hosts.diffusers import DiffusersModel
-    from ..unlearn import check_settings, unlearn
-
+def parse(args: argparse.Namespace) -> Request:
+    """Raises ValueError for prompts, options or settings that cannot be used, or a bad name of the file to write."""
     prompts = Prompts.parse(*("\n".join(texts) for texts in (args.forget, args.overwrite, args.retain)))
     method = method_of(args.method, args.option)
     chosen = {spec.name: getattr(args, spec.name) for spec in fields(Settings)}
     settings = Settings(**{**chosen, "weights": args.weights or method.weights})
     check_settings(method, settings)
     check_patch_file(args.out)
-    model = DiffusersModel.load(args.model, device_of(args), getattr(torch, args.precision), args.config)
-    patch = unlearn(model, method, prompts, settings, show)
-    patch.save(args.out)
-    print(args.out)
+    return Request(model_source(args), method, prompts, settings, args.out)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains with a progress line on stderr, and writes --out."""
+    request = parse(args)
+    patch = unlearn(request.source.load(), request.method, request.prompts, request.settings, show)
+    patch.save(request.out)
+    print(request.out)
 
 
 def method_of(name: str, options: Sequence[str]) -> Method:
@@ -75,8 +87,6 @@ def method_of(name: str, options: Sequence[str]) -> Method:
 
 def show(progress: Progress) -> None:
     """One line that is written over and over."""
-    import sys
-
     loss = "" if progress.loss is None else f", loss {progress.loss:.4g}"
     end = "\n" if progress.done == progress.total else ""
     print(f"\r{progress.done}/{progress.total}{loss}", end=end, file=sys.stderr, flush=True)

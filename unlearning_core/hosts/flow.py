@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..names import transformer_name
-from .diffusers import DiffusersModel, Text
+from .base import DiffusersModel, Text
 
 
 class FlowModel(DiffusersModel):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .diffusers import Text
+from .base import Text
 from .flow import FlowModel
 
 GUIDANCE = 3.5  # ComfyUI's value when no node sets another

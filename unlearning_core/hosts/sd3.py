@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .diffusers import Text
+from .base import Text
 from .flow import FlowModel
 
 T5_TOKENS = 77  # as ComfyUI pads them, and as the model was trained

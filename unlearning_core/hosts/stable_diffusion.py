@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..names import unet_name
-from .diffusers import DiffusersModel, Text
+from .base import DiffusersModel, Text
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from ..bank import Bank, Batch
+from ..bank import Bank, Batch, Needs
 from ..deltas import Delta
 from ..fingerprint import Fingerprint
 from ..model import DiffusionModel
+from ..options import check_ranges, option
+from ..progress import Reporter
 
 HELP = "weight of L_help, which holds the retain prompts; 0 switches it off"
 
 
-def option(default: float, low: float, high: float, help: str, step: float = 0.1) -> Any:
-    """A numeric option with its closed range and what it does, as a dataclass field."""
-    return field(default=default, metadata={"low": low, "high": high, "step": step, "help": help})
-
-
-def check_ranges(options: Any) -> None:
-    """Raises ValueError when a field made by `option` is outside its range."""
-    for spec in fields(options):
-        if spec.metadata:
-            value, low, high = getattr(options, spec.name), spec.metadata["low"], spec.metadata["high"]
-            if not low <= value <= high:
-                raise ValueError(f"{spec.name}: {value} is out of range; choose {low} to {high}")
-
-
 @dataclass(frozen=True)
 class Method(ABC):
-    """An unlearning method. A subclass adds its own options as fields; one outside its range is a ValueError."""
+    """An unlearning method. A subclass adds its own options as fields; one outside its range is a ValueError.
+
+    Documentation, help page and tooltips are made from the class.
+    """
 
     label: ClassVar[str]
+    summary: ClassVar[str]  # what it does under the forget prompt, in one line
+    equation: ClassVar[str]  # the loss L, or the solution W*
+    source: ClassVar[str]  # paper and equation
     weights: ClassVar[str]  # the selection of weights that the reference changes
     low_rank: ClassVar[bool] = True  # whether its change can be low rank
 
@@ -62,10 +56,11 @@ class Training:
     bank: Bank
     deltas: Mapping[str, Delta]
     base: Fingerprint
+    steps: int
     learning_rate: float
     batch_size: int
     generator: torch.Generator
-    on_step: Callable[[], None]
+    report: Reporter
 
 
 class Objective(Protocol):
@@ -97,6 +92,11 @@ class GradientMethod(Method):
     def needs_retain(self) -> bool:
         """Whether training needs latents of the retain prompts."""
         return self.uses_retain or self.help_weight > 0
+
+    @property
+    def needs(self) -> Needs:
+        """What training asks of its bank."""
+        return Needs(self.guides, self.noised, self.needs_retain)
 
     @property
     def preparation(self) -> int:

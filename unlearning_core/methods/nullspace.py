@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import ClosedForm, Texts, option
+from ..options import option
+from .base import ClosedForm, Texts
 
 
 @dataclass(frozen=True)

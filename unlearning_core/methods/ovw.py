@@ -14,7 +14,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import HELP, GradientMethod, Step, option
+from ..options import option
+from .base import HELP, GradientMethod, Step
 
 
 @dataclass(frozen=True)

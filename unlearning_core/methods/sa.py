@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..deltas import Delta
+from ..options import option
 from ..probes import denoising_gradients
-from .base import GradientMethod, Objective, Step, Training, option
+from .base import GradientMethod, Objective, Step, Training
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,18 @@ def fisher_information(training: Training, samples: int) -> dict[str, Tensor]:
     assert training.bank.retain is not None
     total = {name: torch.zeros_like(delta.change()) for name, delta in training.deltas.items()}
     generator = torch.Generator().manual_seed(samples)  # not the run's, so that the estimate can serve the next run
-    batches = (training.bank.retain.pick(1, generator) for _ in range(samples))
+    batches = (training.bank.retain.sample(1, generator) for _ in range(samples))
     for gradients in denoising_gradients(training.model, list(total), batches):
         for name, gradient in gradients.items():
             total[name] += gradient**2 / samples
-        training.on_step()
+        training.report()
     return total
 
 
 def _key(training: Training, samples: int) -> str:
     retain = training.bank.retain
     assert retain is not None
-    key = sha256(repr([training.base, sorted(training.deltas), retain.runs, samples, training.model.device]).encode())
+    key = sha256(repr([training.base, sorted(training.deltas), retain.items, samples, training.model.device]).encode())
     for latents in (retain.x, retain.x0, retain.sigma.cpu(), retain.e_cond):  # e_cond knows the text encoder
         key.update(latents.numpy().tobytes())
     return key.hexdigest()

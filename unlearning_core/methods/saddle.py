@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import HELP, GradientMethod, Objective, Step, Training, option
+from ..options import option
+from .base import HELP, GradientMethod, Objective, Step, Training
 
 SMOOTHING = 0.8  # of L_forget over steps: a few latents at random sigmas say little about the constraint
 

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model import DiffusionModel
+from ..options import option
 from ..probes import denoising_gradients, overwrite_prediction
-from .base import GradientMethod, Objective, Step, Training, option
+from .base import GradientMethod, Objective, Step, Training
 
 SALIENCY_BATCHES = 8
 
@@ -52,11 +53,13 @@ class Salun(GradientMethod):
     def masks(self, training: Training) -> dict[str, Tensor]:
         """For each weight, which of its elements train."""
         total = {name: torch.zeros_like(delta.change()) for name, delta in training.deltas.items()}
-        batches = (training.bank.forget.pick(training.batch_size, training.generator) for _ in range(SALIENCY_BATCHES))
+        batches = (
+            training.bank.forget.sample(training.batch_size, training.generator) for _ in range(SALIENCY_BATCHES)
+        )
         for gradients in denoising_gradients(training.model, list(total), batches):
             for name, gradient in gradients.items():
                 total[name] += gradient
-            training.on_step()
+            training.report()
         sizes = torch.cat([gradient.abs().flatten() for gradient in total.values()])
         masked = round((1 - self.saliency) * len(sizes))
         threshold = sizes.kthvalue(masked).values if masked else sizes.new_tensor(-1.0)

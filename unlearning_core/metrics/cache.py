@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files import write_atomically
-from .drawing import Draw, Shot
+from .plan import Draw, PromptSeed
 
 LEVELS = 2**16 - 1  # a picture is kept in 16 bits a value, which moves LPIPS by less than 1e-8
 LIMIT = 4 * 2**30  # bytes
@@ -42,12 +42,12 @@ class PictureCache:
         """
         key = functools.cache(lambda prompt: json.dumps(key_of(prompt), sort_keys=True))
 
-        def cached(shots: Sequence[Shot]) -> Tensor:
-            paths = [self._path(key(prompt), prompt, seed) for prompt, seed in shots]
+        def cached(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+            paths = [self._path(key(prompt), prompt, seed) for prompt, seed in prompt_seeds]
             pictures = [_read(path) for path in paths]
             missing = [index for index, picture in enumerate(pictures) if picture is None]
             if missing:
-                for index, picture in zip(missing, draw([shots[index] for index in missing]), strict=True):
+                for index, picture in zip(missing, draw([prompt_seeds[index] for index in missing]), strict=True):
                     self._write(paths[index], picture)
                     pictures[index] = quantized(picture)
             return torch.stack([picture for picture in pictures if picture is not None])

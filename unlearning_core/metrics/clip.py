@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .drawing import batches
 from .lpips import check_values
+from .plan import batches
 
 CMMD_SIGMA = 10.0  # of the RBF kernel, and the scale of the result: Jayasumana et al. 2024 (arXiv 2401.09603)
 CMMD_SCALE = 1000.0

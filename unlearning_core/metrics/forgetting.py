@@ -14,8 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from .drawing import BASE, UNLEARNED, Draw, Plan, Shot, chunks, drawn
-from .tables import markdown_table, settings_line
+from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, chunks, drawn
 
 Domains = Mapping[str, Sequence[str]]  # domain -> its labels
 
@@ -86,11 +85,6 @@ class Forgetting:
     def summary(self) -> dict[str, Any]:
         """The figures as plain JSON."""
         return asdict(self)
-
-    def markdown(self) -> str:
-        """The figures as a table, settings below."""
-        table = markdown_table(("figure", "value"), accuracy_figures(self.unlearned, self.base))
-        return f"{table}\n\n{settings_line(self.settings)}"
 
 
 def label_of(prompt: str, labels: Sequence[str]) -> str | None:
@@ -177,12 +171,12 @@ def accuracies(judge: Judge, pictures: Tensor, prompts: Sequence[str], forget: S
     return tally.result()
 
 
-def tallied(tally: Tally, draw: Draw, shots: Sequence[Shot], model: str) -> Accuracies:
-    """The tally's figures on the pictures of `shots`, drawn in chunks; `model` names who draws, in messages.
+def tallied(tally: Tally, draw: Draw, prompt_seeds: Sequence[PromptSeed], model: str) -> Accuracies:
+    """The tally's figures on the pictures of `prompt_seeds`, drawn in chunks; `model` names who draws, in messages.
 
     Raises ValueError for a picture with NaN.
     """
-    for chunk in chunks(shots):
+    for chunk in chunks(prompt_seeds):
         tally.add(drawn(draw, chunk, model), [prompt for prompt, _ in chunk])
     return tally.result()
 
@@ -194,21 +188,8 @@ def measure_forgetting(base: Draw, unlearned: Draw, judge: Judge, plan: Plan, se
     """
     of_base, of_unlearned = Tally(judge, plan.forget), Tally(judge, plan.forget)
     return Forgetting(
-        base=tallied(of_base, base, plan.shots, BASE),
-        unlearned=tallied(of_unlearned, unlearned, plan.shots, UNLEARNED),
+        base=tallied(of_base, base, plan.prompt_seeds, BASE),
+        unlearned=tallied(of_unlearned, unlearned, plan.prompt_seeds, UNLEARNED),
         plan=plan,
         settings={**settings, **plan.settings(), "judge": judge.name},
     )
-
-
-def accuracy_figures(unlearned: Accuracies, base: Accuracies) -> list[tuple[str, str]]:
-    """UA, IRA and CRA, each beside the base's, and the judge's own accuracy."""
-    rows = [
-        ("UA (forget pictures without the concept)", unlearned.ua, base.ua),
-        ("IRA (retain pictures right, same domain)", unlearned.ira, base.ira),
-        ("CRA (retain pictures right, other domain)", unlearned.cra, base.cra),
-    ]
-    shown = [
-        (name, f"{value:.1%} (base {of_base:.1%})") for name, value, of_base in rows if None not in (value, of_base)
-    ]
-    return [*shown, ("judge's own accuracy (base pictures)", "none" if base.right is None else f"{base.right:.1%}")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .drawing import batches
 from .lpips import Lpips
+from .plan import batches
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .drawing import batches
+from ..files import read_checked
+from .plan import batches
 
 CHECKPOINT = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's port of the original network
 
@@ -59,15 +60,9 @@ def _checked(path: Path | None, folders: Sequence[Path]) -> Path:
             f"FID needs {CHECKPOINT} (torch-fidelity's release v0.2.0), looked for at {looked}. "
             "Without it, use the Fréchet distance on AlexNet features"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(_hash_prefix()):
-        raise ValueError(f"{path} is damaged (sha256 {digest[:8]}…, not the one in its name): fetch it again")
+    content = read_checked(path)
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} holds more than tensors and was not opened ({error})") from error
     return path
-
-
-def _hash_prefix() -> str:
-    return Path(CHECKPOINT).stem.rsplit("-", 1)[1]

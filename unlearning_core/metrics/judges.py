@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..model import Cond, DiffusionModel, noise_prediction
 from .clip import Clip
-from .drawing import batch_size, batches
 from .forgetting import Domains
+from .plan import batches, pictures_at_once
 
 STAGES = ((2, 8), (6, 3), (16, 1))  # (noise draws so far, candidates kept): most are out after a few draws
 HIGHEST, LOWEST = 0.85, 0.25  # share of the schedule's sigmas that the draws lie in
@@ -75,7 +75,7 @@ class DiffusionClassifier:
         """For each of `domains`, the label that each of the pictures [B, H, W, 3] in 0..1 shows."""
         encoded = [self._to_latents(batch).to(self._model.device, torch.float32) for batch in batches(pictures)]
         height, width = pictures.shape[1:3]
-        at_once = batch_size(width, height)
+        at_once = pictures_at_once(width, height)
         return {domain: [self._label(domain, latent, at_once) for latent in torch.cat(encoded)] for domain in domains}
 
     def _label(self, domain: str, latent: Tensor, at_once: int) -> str:

@@ -13,16 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backbones import backbone_named, load_features
-from .drawing import batches
-
-SMALLEST_SIDE = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels; below, a pooling layer has nothing left to pool
-
-LINEAR_HEADS = {  # backbone -> sha256 of the lpips package's weights/v0.1/<backbone>.pth
-    "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-    "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-    "squeeze": "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
-}
+from .backbones import BACKBONES, backbone_named, load_features
+from .plan import batches
 
 
 class Lpips:
@@ -78,7 +70,7 @@ class Lpips:
 def _check(pictures: Tensor, backbone: str) -> None:
     if pictures.ndim != 4 or pictures.shape[-1] != 3 or not len(pictures):
         raise ValueError(f"pictures must have the shape [B, H, W, 3], got {list(pictures.shape)}")
-    smallest = SMALLEST_SIDE[backbone]
+    smallest = BACKBONES[backbone].smallest_side
     if min(pictures.shape[1:3]) < smallest:
         height, width = pictures.shape[1:3]
         raise ValueError(f"LPIPS on {backbone} needs sides of {smallest} pixels or more, got {width} x {height}")
@@ -105,7 +97,9 @@ def _network(backbone: str, features: dict[str, Tensor]) -> Any:
 
         net = lpips.LPIPS(pretrained=False, net=backbone, pnet_rand=True, verbose=False)
     net.net.load_state_dict(_by_slice(net.net, features), assign=True)
-    heads = _linear_heads(Path(lpips.__file__).parent / "weights" / "v0.1" / f"{backbone}.pth", LINEAR_HEADS[backbone])
+    heads = _linear_heads(
+        Path(lpips.__file__).parent / "weights" / "v0.1" / f"{backbone}.pth", BACKBONES[backbone].heads
+    )
     for index, head in enumerate(net.lins):
         head.model.load_state_dict({"1.weight": heads[f"lin{index}.model.1.weight"]}, assign=True)
     return net.eval().requires_grad_(False)

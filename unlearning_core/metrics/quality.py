@@ -6,18 +6,36 @@ They see a set of pictures as a whole, or a picture and its prompt, and so miss 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .clip import Clip, cmmd
-from .drawing import BASE, UNLEARNED, Draw, Plan, Shot, chunks, drawn
 from .frechet import alexnet_features, frechet_distance
 from .inception import Fid
 from .lpips import Lpips
-from .tables import markdown_table, settings_line
+from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, chunks, drawn
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What looks at the pictures."""
+
+    alexnet: Lpips
+    clip: Clip
+    fid: Fid | None = None
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One model's pictures as the networks see them: a row for each (prompt, seed) of the plan."""
+
+    alexnet: Tensor  # [retain pictures, 256]
+    inception: Tensor | None  # [retain pictures, 2048]
+    retain: Tensor  # CLIP embeddings [retain pictures, D]
+    forget: Tensor  # [forget pictures, D]
 
 
 @dataclass(frozen=True)
@@ -39,44 +57,20 @@ class Quality:
     forget_clip_score: ClipScore | None  # of the forget prompts
     plan: Plan
     settings: dict[str, Any]
+    base_embeddings: Embeddings = field(repr=False, compare=False)
+    embeddings: Embeddings = field(repr=False, compare=False)  # of the unlearned model's pictures
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain JSON."""
-        return asdict(self)
-
-    def figures(self) -> list[tuple[str, str]]:
-        """Names and values as text."""
-        figures = [("Fréchet distance (AlexNet features)", f"{self.frechet_alexnet:.4f}")]
-        if self.fid is not None:
-            figures.append(("FID to the base", f"{self.fid:.2f}"))
-        figures.append(("CMMD to the base", f"{self.cmmd:.4f}"))
-        for name, score in (("retain", self.clip_score), ("forget", self.forget_clip_score)):
-            if score:
-                figures.append((f"CLIPScore, {name} prompts", f"{score.unlearned:.2f} (base {score.base:.2f})"))
-        return figures
-
-    def markdown(self) -> str:
-        """The figures as a table, settings below."""
-        return f"{markdown_table(('figure', 'value'), self.figures())}\n\n{settings_line(self.settings)}"
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What sees the pictures."""
-
-    alexnet: Lpips
-    clip: Clip
-    fid: Fid | None = None
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One model's pictures as the networks see them: a row for each shot of the plan."""
-
-    alexnet: Tensor  # [retain shots, 256]
-    inception: Tensor | None  # [retain shots, 2048]
-    retain: Tensor  # CLIP embeddings [retain shots, D]
-    forget: Tensor  # [forget shots, D]
+        scores = {name: getattr(self, name) for name in ("clip_score", "forget_clip_score")}
+        return {
+            "frechet_alexnet": self.frechet_alexnet,
+            "fid": self.fid,
+            "cmmd": self.cmmd,
+            **{name: score and asdict(score) for name, score in scores.items()},
+            "plan": asdict(self.plan),
+            "settings": self.settings,
+        }
 
 
 def measure_quality(base: Draw, unlearned: Draw, networks: Networks, plan: Plan, settings: dict[str, Any]) -> Quality:
@@ -86,28 +80,28 @@ def measure_quality(base: Draw, unlearned: Draw, networks: Networks, plan: Plan,
     than two retain pictures, before anything is drawn, or one has NaN.
     """
     check_pictures(plan)
-    before, after = see(base, networks, plan, BASE), see(unlearned, networks, plan, UNLEARNED)
+    before, after = embed(base, networks, plan, BASE), embed(unlearned, networks, plan, UNLEARNED)
     return quality_of(before, after, networks.clip, plan, settings)
 
 
 def check_pictures(plan: Plan) -> None:
     """Raises ValueError when there are fewer than two retain pictures."""
-    if len(plan.retain_shots) < 2:
+    if len(plan.retain_prompt_seeds) < 2:
         raise ValueError("retain prompts: a Fréchet distance needs two pictures or more; add a prompt or a seed")
 
 
-def see(draw: Draw, networks: Networks, plan: Plan, name: str) -> Seen:
-    """Draws a model's pictures in chunks and looks at them; `name` is for messages. Raises ValueError for NaN."""
+def embed(draw: Draw, networks: Networks, plan: Plan, name: str) -> Embeddings:
+    """Draws a model's pictures in chunks and embeds them; `name` is for messages. Raises ValueError for NaN."""
     alexnet, inception, retain, forget = [], [], [], []
-    for chunk in chunks(plan.retain_shots):
+    for chunk in chunks(plan.retain_prompt_seeds):
         pictures = drawn(draw, chunk, name)
         alexnet.append(alexnet_features(networks.alexnet, pictures))
         retain.append(networks.clip.embed_pictures(pictures))
         if networks.fid:
             inception.append(networks.fid.features(pictures))
-    for chunk in chunks(plan.forget_shots):
+    for chunk in chunks(plan.forget_prompt_seeds):
         forget.append(networks.clip.embed_pictures(drawn(draw, chunk, name)))
-    return Seen(
+    return Embeddings(
         torch.cat(alexnet),
         torch.cat(inception) if inception else None,
         torch.cat(retain),
@@ -115,23 +109,27 @@ def see(draw: Draw, networks: Networks, plan: Plan, name: str) -> Seen:
     )
 
 
-def quality_of(base: Seen, unlearned: Seen, clip: Clip, plan: Plan, settings: dict[str, Any]) -> Quality:
-    """The figures of what was seen."""
-    fid = None
+def quality_of(base: Embeddings, unlearned: Embeddings, clip: Clip, plan: Plan, settings: dict[str, Any]) -> Quality:
+    """The figures of both models' embedded pictures."""
+    fid = forget = None
+    if plan.forget:
+        forget = _clip_score(clip, base.forget, unlearned.forget, plan.forget_prompt_seeds)
     if base.inception is not None and unlearned.inception is not None:
         fid = frechet_distance(base.inception, unlearned.inception)
     return Quality(
         frechet_alexnet=frechet_distance(base.alexnet, unlearned.alexnet),
         fid=fid,
         cmmd=cmmd(base.retain, unlearned.retain),
-        clip_score=_clip_score(clip, base.retain, unlearned.retain, plan.retain_shots),
-        forget_clip_score=_clip_score(clip, base.forget, unlearned.forget, plan.forget_shots) if plan.forget else None,
+        clip_score=_clip_score(clip, base.retain, unlearned.retain, plan.retain_prompt_seeds),
+        forget_clip_score=forget,
         plan=plan,
         settings={**settings, **plan.settings(), "CLIP": clip.name},
+        base_embeddings=base,
+        embeddings=unlearned,
     )
 
 
-def _clip_score(clip: Clip, base: Tensor, unlearned: Tensor, shots: Sequence[Shot]) -> ClipScore:
-    """Of embedded pictures, one for each shot."""
-    prompts = [prompt for prompt, _ in shots]
+def _clip_score(clip: Clip, base: Tensor, unlearned: Tensor, prompt_seeds: Sequence[PromptSeed]) -> ClipScore:
+    """Of embedded pictures, one for each prompt and seed."""
+    prompts = [prompt for prompt, _ in prompt_seeds]
     return ClipScore(clip.scores(unlearned, prompts).mean().item(), clip.scores(base, prompts).mean().item())

@@ -1,11 +1,24 @@
-"""SSIM and PSNR through torchmetrics, beside LPIPS because readers know them."""
+"""How alike two pictures are, by measures that readers know beside LPIPS; SSIM and PSNR are torchmetrics'."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .drawing import batches
+from .plan import batches
+
+
+class Similarity(NamedTuple):
+    """A measure of picture pairs, and how its mean over the retain pictures is shown."""
+
+    key: str  # in JSON and CSV
+    heading: str
+    format: str  # of str.format
+    higher_is_better: bool
+    of: Callable[[Tensor, Tensor], list[float]]  # of two [B, H, W, 3] in 0..1, a value for each pair
 
 
 def ssim(a: Tensor, b: Tensor) -> list[float]:
@@ -27,4 +40,12 @@ def psnr(a: Tensor, b: Tensor) -> list[float]:
 
 
 def _planes(pictures: Tensor) -> Tensor:
+    """[B, H, W, 3] -> [B, 3, H, W]."""
     return pictures.permute(0, 3, 1, 2)
+
+
+# Every one is measured on every pair of pictures, and its mean is a figure of the reports.
+SIMILARITIES = (
+    Similarity("ssim", "mean SSIM", "{:.3f}", True, ssim),
+    Similarity("psnr", "mean PSNR", "{:.1f} dB", True, psnr),
+)

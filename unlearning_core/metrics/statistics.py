@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 BOOTSTRAP_MINIMUM = 8  # prompts; with fewer, resamples repeat themselves and the width runs away
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
 
 
 def bootstrap_interval(
@@ -17,8 +25,8 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
     lowest: float = -math.inf,
-) -> tuple[float, float] | None:
-    """Confidence interval of the mean of one value per prompt; None for a single prompt, which tells no spread.
+) -> Interval | None:
+    """Confidence interval of the mean of one value per prompt; None for a single prompt, which has no deviation.
 
     Average a prompt's seeds first: they are not independent. With eight prompts or more the interval is bootstrap-t
     (Efron and Tibshirani 1993, section 12.5), on neither side narrower than Student's t; with fewer it is Student's t.
@@ -37,7 +45,7 @@ def bootstrap_interval(
     if count >= BOOTSTRAP_MINIMUM and values.min() < values.max():
         lower, upper = _bootstrap_t_quantiles(values, level, resamples, seed)
         below, above = max(below, upper), max(above, -lower)
-    return max(lowest, mean - below * error), mean + above * error
+    return Interval(max(lowest, mean - below * error), mean + above * error)
 
 
 def _student_quantile(probability: float, freedom: int) -> float:

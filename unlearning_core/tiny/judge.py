@@ -1,11 +1,7 @@
-"""Which concept and style of the shipped model's world a picture shows: the nearest reference in AlexNet's features.
-
-`python -m unlearning_core.tiny.judge --icons DIR` makes the references again from freshly drawn training pictures.
-"""
+"""Which concept and style of the shipped model's world a picture shows: the nearest reference in AlexNet's features."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
@@ -16,13 +12,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import write_atomically
-from ..metrics.drawing import batches
 from ..metrics.lpips import Lpips
-from .world import CONCEPTS, STYLES, parse
+from ..metrics.plan import batches
+from .world import parse
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +75,7 @@ class Judge:
 
     def verdicts(self, pictures: Tensor) -> list[Verdict]:
         """What each of the pictures [B, H, W, 3] in 0..1 shows."""
-        nearest = [(batch - self._centre) @ self._references.T for batch in _features(self._alexnet, pictures)]
+        nearest = [(batch - self._centre) @ self._references.T for batch in features(self._alexnet, pictures)]
         return [self._labels[index] for index in torch.cat(nearest).argmax(1).tolist()]
 
     def classify(self, pictures: Tensor, domains: Collection[str]) -> dict[str, list[str]]:
@@ -108,17 +102,7 @@ class Judge:
         return Lpips("alex", self._folders)
 
 
-def make_references(pictures: Tensor, path: Path = REFERENCES, folders: Sequence[Path] = ()) -> None:
-    """Writes the mean features of uint8 pictures [concepts, styles, count, H, W, 3], in the world's order, as fp16."""
-    flat = pictures.flatten(0, 2)
-    features = torch.cat([*_features(Lpips("alex", folders), flat)])
-    references = features.view(*pictures.shape[:3], -1).mean(2).half()
-    names = {"concepts": json.dumps([*CONCEPTS]), "styles": json.dumps([*STYLES])}
-    with write_atomically(path) as partial:
-        save_file({"references": references}, partial, names)
-
-
-def _features(alexnet: Lpips, pictures: Tensor) -> Iterator[Tensor]:
+def features(alexnet: Lpips, pictures: Tensor) -> Iterator[Tensor]:
     """[B, H, W, 3], uint8 or in 0..1 -> batches [b, D] of unit length.
 
     The square root keeps a few strong channels from deciding alone (as RootSIFT does, Arandjelovic and Zisserman 2012).
@@ -127,25 +111,3 @@ def _features(alexnet: Lpips, pictures: Tensor) -> Iterator[Tensor]:
         activations = alexnet.activations(batch / 255 if batch.dtype == torch.uint8 else batch)
         pooled = [F.adaptive_avg_pool2d(activations[layer], GRID).flatten(1).sqrt() for layer in LAYERS]
         yield F.normalize(torch.cat([F.normalize(values, dim=1) for values in pooled], dim=1), dim=1)
-
-
-def main() -> None:
-    """Makes the references, then judges as many new pictures."""
-    from .pictures import fetch_icons, training_pictures
-    from .world import prompts
-
-    parser = argparse.ArgumentParser(description="Make the references of the shipped model's judge.")
-    parser.add_argument("--icons", type=Path, required=True, help="folder for the icon sets, which npm fetches")
-    parser.add_argument("--out", type=Path, default=REFERENCES)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    icons = fetch_icons(args.icons)
-    make_references(torch.from_numpy(training_pictures(icons, PICTURES_EACH)), args.out)
-    unseen = torch.from_numpy(training_pictures(icons, PICTURES_EACH, seed=1)).flatten(0, 2) / 255
-    captions = [caption for caption in prompts() for _ in range(PICTURES_EACH)]
-    accuracy = Judge.load(args.out).accuracy(unseen, captions)
-    log.info("%s: concept %.4f, style %.4f on %d new pictures", args.out, *accuracy, len(unseen))
-
-
-if __name__ == "__main__":
-    main()

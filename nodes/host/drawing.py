@@ -1,0 +1,190 @@
+"""Pictures of a MODEL for (prompt, seed) pairs, the same ones that KSampler makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import comfy.sample
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from comfy.weight_adapter import WeightAdapterBase
+from torch import Tensor
+
+from ...unlearning_core.metrics.cache import PictureCache, digest
+from ...unlearning_core.metrics.plan import PromptSeed, check_measurable, pictures_at_once
+from .model import empty_latent, encode_prompt
+
+# Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.
+BATCHED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ddim", "ipndm", "deis", "uni_pc"}
+
+# What of a ModelPatcher changes its pictures, besides the weights.
+TRAITS = (
+    "patches",
+    "object_patches",
+    "model_options",
+    "weight_wrapper_patches",
+    "hook_patches",
+    "wrappers",
+    "callbacks",
+    "injections",
+    "additional_models",
+)
+
+
+@dataclass(frozen=True)
+class KSamplerSettings:
+    """How pictures are drawn, in KSampler's words; size in pixels."""
+
+    sampler_name: str
+    scheduler: str
+    steps: int
+    cfg: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ComfyDrawing:
+    """A `Drawing` of the library with MODELs that share a CLIP and a VAE."""
+
+    clip: CLIP
+    vae: VAE
+    sampling: KSamplerSettings
+    on_step: Callable[[int], None]  # told after each sampling step for how many pictures it was
+    encoded: dict[str, Any] = field(default_factory=dict)
+    digests: dict[int, str] = field(default_factory=dict)  # by the id of a network
+    identities: dict[int, str] = field(default_factory=dict)  # by the id of a MODEL
+
+    def draw(self, model: ModelPatcher, prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        """Pictures [len(prompt_seeds), H, W, 3] in 0..1 on the CPU."""
+        return torch.cat([self._draw_batch(model, batch) for batch in self._batches(prompt_seeds)])
+
+    def encode(self, prompt: str) -> Any:
+        """ComfyUI's conditioning for a prompt, encoded once."""
+        if prompt not in self.encoded:
+            self.encoded[prompt] = encode_prompt(self.clip, prompt)
+        return self.encoded[prompt]
+
+    def settings(self, model: ModelPatcher) -> Mapping[str, Any]:
+        """Model, sampler, size and precision, for a report."""
+        return {
+            "model": type(model.model.model_config).__name__,
+            "sampler": self.sampling.sampler_name,
+            "scheduler": self.sampling.scheduler,
+            "steps": self.sampling.steps,
+            "cfg": self.sampling.cfg,
+            "size": f"{self.sampling.width}x{self.sampling.height}",
+            "precision": str(model.model.get_dtype_inference()).removeprefix("torch."),
+        }
+
+    def identity(self, model: ModelPatcher) -> str:
+        """The digest of the weights, and of everything on the MODEL that changes its pictures."""
+        if id(model) not in self.identities:
+            content = json.dumps([self._weights(model), traits(model)], sort_keys=True)
+            self.identities[id(model)] = hashlib.sha256(content.encode()).hexdigest()
+        return self.identities[id(model)]
+
+    def vae_digest(self) -> str:
+        """Of the VAE's weights."""
+        network = self.vae.first_stage_model
+        if id(network) not in self.digests:
+            self.digests[id(network)] = digest(network.state_dict())
+        return self.digests[id(network)]
+
+    def surroundings(self, model: ModelPatcher) -> Mapping[str, Any]:
+        """The device."""
+        return {"device": str(model.load_device)}
+
+    def check_size(self, model: ModelPatcher, smallest: int) -> None:
+        """Raises ValueError for a picture size that `model` cannot draw, or below the `smallest` side in pixels."""
+        ratio = model.get_model_object("latent_format").spacial_downscale_ratio
+        check_measurable(self.sampling.width, self.sampling.height, ratio, smallest)
+
+    def _weights(self, model: ModelPatcher) -> str:
+        """The weights without the patches on them: clones of one model share them, and their digest."""
+        if id(model.model) not in self.digests:
+            originals = {key: entry[0][0] for key, entry in model.get_key_patches().items()}
+            sampling = model.get_model_object("model_sampling")
+            self.digests[id(model.model)] = digest(originals, {"sigmas": sampling.sigmas})
+        return self.digests[id(model.model)]
+
+    def _batches(self, prompt_seeds: Sequence[PromptSeed]) -> Iterator[list[PromptSeed]]:
+        """Runs of pictures that can share a sampling run."""
+        for shape, group in groupby(prompt_seeds, key=lambda picture: batch_shape(self.encode(picture[0]))):
+            same = list(group)
+            together = shape is not None and self.sampling.sampler_name in BATCHED
+            size = pictures_at_once(self.sampling.width, self.sampling.height) if together else 1
+            yield from (same[start : start + size] for start in range(0, len(same), size))
+
+    def _draw_batch(self, model: ModelPatcher, prompt_seeds: list[PromptSeed]) -> Tensor:
+        latent = empty_latent(model, self.sampling.width, self.sampling.height)
+        noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for _, seed in prompt_seeds])
+        latents = comfy.sample.sample(
+            model,
+            noise,
+            self.sampling.steps,
+            self.sampling.cfg,
+            self.sampling.sampler_name,
+            self.sampling.scheduler,
+            joined([self.encode(prompt) for prompt, _ in prompt_seeds]),
+            self.encode(""),
+            latent.repeat(len(prompt_seeds), *[1] * (latent.ndim - 1)),
+            callback=lambda *_: self.on_step(len(prompt_seeds)),
+            disable_pbar=True,
+            seed=prompt_seeds[0][1],
+        )
+        return self.vae.decode(latents).float().cpu().clamp(0, 1)
+
+
+def picture_cache(fresh: bool) -> PictureCache:
+    """The pictures that were drawn since ComfyUI started; none of them when `fresh`."""
+    cache = PictureCache(Path(folder_paths.get_temp_directory()) / "unlearning_pictures")
+    if fresh:
+        cache.clear()
+    return cache
+
+
+def batch_shape(cond: list[Any]) -> tuple[int, ...] | None:
+    """What must agree for two conditionings to share a batch; None when this one cannot."""
+    [[tokens, extra], *more] = cond
+    plain = not more and set(extra) <= {"pooled_output"}
+    return tuple(tokens.shape) if plain else None
+
+
+def joined(conds: list[list[Any]]) -> list[Any]:
+    """One conditioning with a batch entry for each of `conds`."""
+    if len(conds) == 1:
+        return conds[0]
+    tokens = torch.cat([cond[0][0] for cond in conds])
+    names = conds[0][0][1]
+    extra = {name: torch.cat([cond[0][1][name] for cond in conds]) for name in names if names[name] is not None}
+    return [[tokens, extra]]
+
+
+def traits(model: ModelPatcher) -> dict[str, Any]:
+    """Everything on a MODEL besides its weights that changes pictures."""
+    return {name: described_value(getattr(model, name)) for name in TRAITS}
+
+
+def described_value(value: Any) -> Any:
+    """JSON that is equal for equal values. What has no content to compare, such as a function, is never equal."""
+    if isinstance(value, Tensor):
+        return digest({"": value})
+    if isinstance(value, WeightAdapterBase):
+        return [type(value).__name__, described_value(value.weights)]
+    if isinstance(value, dict):
+        return {str(key): described_value(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [described_value(entry) for entry in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return uuid4().hex

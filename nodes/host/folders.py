@@ -1,0 +1,63 @@
+"""ComfyUI's folders: where models are looked for, and where results go."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import folder_paths
+
+if TYPE_CHECKING:
+    from ...unlearning_core.reports.files import Report
+
+KINDS = ("lpips", "open_clip", "inception")  # model folders that ComfyUI does not know by itself
+
+
+class Target(NamedTuple):
+    """The next free place under a file name prefix."""
+
+    folder: Path
+    name: str  # without a suffix
+    subfolder: str  # of ComfyUI's output folder, for the front end
+
+
+def add_model_folders() -> None:
+    """Tells ComfyUI about the folders of KINDS."""
+    for kind in KINDS:
+        folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
+
+
+def model_folders(kind: str) -> list[Path]:
+    """Where ComfyUI looks for models of one kind, such as lpips."""
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+
+
+def check_prefix(prefix: str, folder: str = "output") -> None:
+    """Raises ValueError when a file name prefix names no file, or leaves the `folder` that messages name."""
+    parts = [part for part in re.split(r"[/\\]", prefix.strip()) if part not in ("", ".")]
+    if not parts:
+        raise ValueError("filename_prefix: empty; write a file name, such as unlearned")
+    if ".." in parts or Path(prefix).is_absolute():
+        raise ValueError(f"filename_prefix: {prefix!r} leaves {folder}; write a name or folders without '..'")
+
+
+def next_target(prefix: str) -> Target:
+    """The next free file name in ComfyUI's output folder, whose subfolder is made. Raises as `check_prefix` does."""
+    check_prefix(prefix)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    return Target(Path(folder), f"{name}_{counter:05}_", subfolder)
+
+
+def save_report(prefix: str, report: Report) -> list[dict[str, str]]:
+    """Writes JSON and CSV under the next free name; tells the front end which they are. Raises as `check_prefix`."""
+    from ...unlearning_core.reports.files import write_report
+
+    target = next_target(prefix)
+    paths = write_report(target.folder / target.name, report)
+    return [output_file(path.name, target) for path in paths]
+
+
+def output_file(name: str, target: Target) -> dict[str, str]:
+    """A file as the front end finds it."""
+    return {"filename": name, "subfolder": target.subfolder, "type": "output"}

@@ -1,0 +1,137 @@
+"""The seam over ComfyUI: a private copy of a MODEL, and the CLIP that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.sampler_helpers
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
+from torch import Tensor, nn
+
+from ...unlearning_core.model import check_size
+from .training import differentiable_attention, training_mode
+from .weights import base_weights, patch_changes, patch_places
+
+
+class ComfyModel:
+    """A `DiffusionModel` of the library, over the copy that `private_copy` yields."""
+
+    def __init__(self, private: ModelPatcher, clip: CLIP) -> None:
+        self.patcher = private
+        self.clip = clip
+        self.model_sampling = private.get_model_object("model_sampling")
+        self.latent_format = private.get_model_object("latent_format")
+        self.places = patch_places(private)
+        self.checkpointing = False  # whether training saves memory by computing activations twice
+        self._encoded: dict[str, Any] = {}
+        self._model_conds: dict[tuple[int, torch.Size], dict[str, Any]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.patcher.load_device
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Any]:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded]
+        for prompt in new:
+            self._encoded[prompt] = encode_prompt(self.clip, prompt)
+        if new:  # the text encoder may have taken the model's place on the device
+            comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        return [self._encoded[prompt] for prompt in prompts]
+
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
+        joined = comfy.samplers.cond_cat([self._conds_for(cond, x) for cond in conds])
+        batch = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in joined.items()}
+        options = {
+            **self.patcher.model_options["transformer_options"],
+            "optimized_attention_override": differentiable_attention,
+            "cond_or_uncond": [0] * len(conds),
+            "sigmas": sigma,
+        }
+        return self.patcher.model.apply_model(x, sigma, transformer_options=options, **batch)
+
+    def _conds_for(self, cond: Any, x: Tensor) -> dict[str, Any]:
+        """The model's own inputs for one prompt and this latent size, such as pooled text and size embeddings."""
+        key = (id(cond), x.shape[1:])
+        if key not in self._model_conds:
+            self._model_conds[key] = self._make_conds(cond, x[:1].detach())
+        return self._model_conds[key]
+
+    @torch.no_grad()
+    def _make_conds(self, cond: Any, like: Tensor) -> dict[str, Any]:
+        entries = comfy.samplers.encode_model_conds(
+            self.patcher.model.extra_conds,
+            comfy.sampler_helpers.convert_cond(cond),
+            torch.zeros_like(like),
+            like.device,
+            "positive",
+            latent_image=torch.zeros_like(like),
+            denoise_mask=None,
+            seed=0,
+        )
+        return {name: value.process_cond(batch_size=1, area=None) for name, value in entries[0]["model_conds"].items()}
+
+    def sigmas(self, steps: int) -> Tensor:
+        return comfy.samplers.calculate_sigmas(self.model_sampling, "simple", steps).to(self.device)
+
+    def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        latent = empty_latent(self.patcher, width, height)
+        noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds]).to(self.device)
+        sigma_max = self.model_sampling.sigma_max.to(noise)
+        return self.model_sampling.noise_scaling(sigma_max, noise, torch.zeros_like(noise), max_denoise=True)
+
+    @torch.no_grad()
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return self.model_sampling.noise_scaling(sigma.view(-1, *[1] * (x0.ndim - 1)), noise, x0)
+
+    def latents(self, samples: Tensor) -> Tensor:
+        """LATENT samples [B, C, H, W] in the model's own scale."""
+        return self.patcher.model.process_latent_in(samples)
+
+    def weights(self) -> dict[str, Tensor]:
+        return base_weights(self.patcher)
+
+    def changes(self) -> dict[str, Tensor]:
+        return patch_changes(self.patcher)
+
+    def module(self, name: str) -> nn.Module:
+        return comfy.utils.get_attr(self.patcher.model, self.places[name].key.rpartition(".")[0])
+
+    @contextmanager
+    def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
+        places = [self._functions(name) for name in deltas]
+        before = [getattr(module, functions) for module, functions in places]
+        try:
+            for (name, delta), (module, functions) in zip(deltas.items(), places, strict=True):
+                setattr(module, functions, [*getattr(module, functions), partial(self.places[name].apply, delta)])
+            with training_mode(self.patcher.model, self.checkpointing):
+                yield
+        finally:
+            for (module, functions), value in zip(places, before, strict=True):
+                setattr(module, functions, value)
+
+    def _functions(self, name: str) -> tuple[nn.Module, str]:
+        """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
+        return self.module(name), f"{name.rpartition('.')[2]}_function"
+
+
+def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
+    """ComfyUI's conditioning for a prompt, as CLIPTextEncode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
+    """A zero latent [1, C, H, W] for a picture of width x height pixels. Raises ValueError as `check_size` does."""
+    latent_format = model.get_model_object("latent_format")
+    ratio = latent_format.spacial_downscale_ratio
+    check_size(width, height, ratio)
+    return torch.zeros(1, latent_format.latent_channels, height // ratio, width // ratio)

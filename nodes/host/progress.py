@@ -1,0 +1,41 @@
+"""What a running node shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.model_management
+import comfy.utils
+from server import PromptServer
+
+from ...unlearning_core.progress import Progress
+
+
+def show(text: str, node_id: str | None) -> None:
+    """Shows text under the node."""
+    PromptServer.instance.send_progress_text(text, node_id)
+
+
+def training_progress(node_id: str | None) -> Callable[[Progress], None]:
+    """Moves the node's bar, shows loss and figures under it, and ends the run when the user cancels it."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def on_progress(progress: Progress) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(progress.done, progress.total)
+        if progress.loss is not None:
+            figures = {"loss": progress.loss, **progress.figures}
+            show("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), node_id)
+
+    return on_progress
+
+
+def drawing_progress(sampling_steps: int) -> Callable[[int], None]:
+    """Moves the node's bar by so many sampling steps, and ends the run when the user cancels it."""
+    bar = comfy.utils.ProgressBar(sampling_steps)
+
+    def on_step(count: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(count)
+
+    return on_step

@@ -1,0 +1,84 @@
+"""Load Patched Model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..unlearning_core.patch import Record
+from ..unlearning_core.patch import UnlearningPatch as Patch
+from .host.checks import Inputs, checked
+from .host.patching import apply_patch
+from .host.progress import show
+from .host.rounding import rounding_warning
+from .host.weights import base_weights, patch_changes
+from .sockets import UnlearningPatch
+
+
+class LoadPatchedModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadPatchedModel",
+            display_name="Load Patched Model",
+            category="unlearning/loaders",
+            description="Applies a saved unlearning patch to the base model that it was trained on.",
+            search_aliases=["load lora", "unlearning patch", "apply patch"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base model."),
+                io.Combo.Input(
+                    "patch_file",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="A patch from Save Unlearning Patch, in output/loras or models/loras.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much of the patch to apply, -10 to 10: 0 is the base, 1 what was trained. Loaders in "
+                    "a row stack; the same patch twice adds its strengths, so -1 takes off what 1 put on.",
+                ),
+                io.Boolean.Input(
+                    "check_base",
+                    default=True,
+                    tooltip="Stop when the patch was trained on another base model than this one.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The patched model."),
+                UnlearningPatch.Output(display_name="PATCH", tooltip="The patch as loaded."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, patch_file: str, **inputs: Any) -> Any:
+        status = os.stat(folder_paths.get_full_path_or_raise("loras", patch_file))
+        return [status.st_mtime_ns, status.st_size, *inputs.values()]
+
+    @classmethod
+    @checked("patch_file")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        patch_file = inputs["patch_file"]
+        path = folder_paths.get_full_path("loras", patch_file)
+        if path is None:
+            raise ValueError(
+                f"patch file {patch_file}: not found in the loras folders; refresh the list (R) and choose again"
+            )
+        Record.read(Path(path))
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, patch_file: str, strength: float, check_base: bool) -> io.NodeOutput:
+        patch = Patch.load(Path(folder_paths.get_full_path_or_raise("loras", patch_file)))
+        if check_base:
+            patch.check_base(base_weights(model), patch_changes(model))
+        patched = apply_patch(model, patch, strength)
+        show(rounding_warning(model, patch, strength) or patch.record.title, cls.hidden.unique_id)
+        return io.NodeOutput(patched, patch)

@@ -1,0 +1,88 @@
+"""What the measuring nodes share: they draw with several MODELs under one plan, and show and save figures."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..unlearning_core.metrics.plan import Plan
+from ..unlearning_core.metrics.studio import Studio
+from ..unlearning_core.prompts import check_measured, lines
+from .host.checks import Inputs
+from .host.drawing import ComfyDrawing, KSamplerSettings, picture_cache
+from .host.folders import check_prefix, save_report
+from .host.progress import drawing_progress
+
+if TYPE_CHECKING:
+    from ..unlearning_core.reports.files import Report
+
+
+class Result(NamedTuple):
+    """What a measuring node found."""
+
+    report: Report
+    page: str  # Markdown
+    first: tuple[Any, ...]  # outputs before TABLE and JSON
+    last: tuple[Any, ...] = ()  # and behind them
+    pictures: Sequence[Tensor] = ()  # [1, H, W, 3] in 0..1, shown in the node
+
+
+class MeasuringNode(io.ComfyNode):
+    """A node whose figures are shown in it, put out as TABLE and JSON, and saved as files."""
+
+    key: ClassVar[str]  # of the figures among what ComfyUI tells the front end
+
+    @classmethod
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
+        prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
+        check_prefix(prefix)
+        plan = plan_of(inputs)
+        progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"])
+        sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
+        drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
+        drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
+        result = cls.measure(Studio(drawing, picture_cache(inputs.get("fresh_pictures", False))), plan, inputs)
+        files = save_report(prefix, result.report)
+        shown: dict[str, Any] = {"text": (result.page,), cls.key: [result.report.summary], "report": files}
+        if result.pictures:
+            previews = (ui.PreviewImage(picture, cls=cls).as_dict()["images"] for picture in result.pictures)
+            shown["images"] = [image for preview in previews for image in preview]
+        return io.NodeOutput(
+            *result.first, result.page, json.dumps(result.report.summary, indent=2), *result.last, ui=shown
+        )
+
+    @classmethod
+    @abstractmethod
+    def measure(cls, studio: Studio[ModelPatcher], plan: Plan, inputs: Inputs) -> Result:
+        """The figures. Raises ValueError for input that cannot be measured."""
+
+    @classmethod
+    def count_pictures(cls, plan: Plan, inputs: Inputs) -> int:
+        """How many pictures `measure` asks for, for the progress bar."""
+        return 2 * len(plan.prompt_seeds)
+
+    @classmethod
+    def smallest_side(cls, inputs: Inputs) -> int:
+        """The least side in pixels that the figures are defined for."""
+        return 1
+
+
+def plan_of(inputs: Inputs) -> Plan:
+    """What a node draws. Raises ValueError as `Plan` does."""
+    retain, forget = lines(inputs["retain_prompts"]), lines(inputs["forget_prompts"])
+    return Plan.of(retain, forget, inputs["seed"], inputs["seeds"], inputs["forget_seeds"])
+
+
+def check_measured_inputs(inputs: Inputs) -> None:
+    """Raises ValueError for prompts that cannot be measured, or a bad prefix, where they are not linked."""
+    if "retain_prompts" in inputs:
+        check_measured(lines(inputs["retain_prompts"]), lines(inputs.get("forget_prompts", "")))
+    if "filename_prefix" in inputs:
+        check_prefix(inputs["filename_prefix"])

@@ -1,0 +1,51 @@
+"""Save Unlearning Patch."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..unlearning_core.patch import UnlearningPatch as Patch
+from .host.checks import Inputs, checked
+from .host.folders import check_prefix, next_target, output_file
+from .sockets import UnlearningPatch
+
+FOLDER = "output/loras"
+
+
+class SaveUnlearningPatch(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SaveUnlearningPatch",
+            display_name="Save Unlearning Patch",
+            category="unlearning",
+            description=(
+                "Saves the patch as safetensors under output/loras, where Load Patched Model and the stock LoRA "
+                "loaders list it after a refresh (R)."
+            ),
+            search_aliases=["save lora", "unlearning patch", "save erasure"],
+            inputs=[
+                UnlearningPatch.Input("patch", tooltip="The patch from Unlearn Concept."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="unlearned",
+                    tooltip="File name under output/loras; folders are allowed. A counter is added.",
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @checked("filename_prefix")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        if "filename_prefix" in inputs:
+            check_prefix(inputs["filename_prefix"], FOLDER)
+
+    @classmethod
+    def execute(cls, patch: Patch, filename_prefix: str) -> io.NodeOutput:
+        check_prefix(filename_prefix, FOLDER)
+        target = next_target(f"loras/{filename_prefix}")
+        file_name = f"{target.name}.safetensors"
+        patch.save(target.folder / file_name)
+        return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})

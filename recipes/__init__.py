@@ -1,0 +1,1 @@
+"""How what ships was made; not part of the installed package."""

@@ -1,0 +1,1 @@
+"""How the shipped text-to-image model and its CLIP were trained and judged."""

@@ -1,0 +1,172 @@
+"""The seam over diffusers pipelines: what all families share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..model import check_size
+from ..patch import UnlearningPatch
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class Text(NamedTuple):
+    """An encoded prompt: tokens [T, D], and the pooled text [P] of the families that use it."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+
+class DiffusersModel(ABC):
+    """A `DiffusionModel` over a pipeline; `families.load` finds the subclass of its family."""
+
+    network: ClassVar[str]  # the pipeline's component that is trained
+    patch_size: ClassVar[int] = 1  # latent's pixels to a token, along each side
+    prediction_type: str  # what it predicts, in diffusers' words
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self.pipeline: Any = pipeline
+        self.denoiser: Any = getattr(pipeline, self.network).requires_grad_(False).eval()
+        named = {name: parameter for name, parameter in self.denoiser.named_parameters() if self.may_change(parameter)}
+        self._parameters = {self.patch_name(name): parameter for name, parameter in named.items()}
+        self._owners = {self.patch_name(name): self.denoiser.get_submodule(name.rpartition(".")[0]) for name in named}
+        self._originals: dict[str, Tensor] = {}  # of weights that patches have changed
+        self._changes: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.device
+
+    @staticmethod
+    @abstractmethod
+    def may_change(parameter: Tensor) -> bool:
+        """Whether LoRA loaders can change such a parameter of this family."""
+
+    @staticmethod
+    @abstractmethod
+    def patch_name(name: str) -> str:
+        """The patch name of a parameter."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> list[Text]:
+        """One conditioning for each prompt."""
+
+    @abstractmethod
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
+        """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable."""
+
+    @property
+    @abstractmethod
+    def training_sigmas(self) -> Tensor:
+        """The noise levels that the model was trained on, rising."""
+
+    @property
+    @abstractmethod
+    def noise_scale(self) -> float:
+        """The standard deviation of latents at the highest noise level."""
+
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return self.denoiser.config.in_channels
+
+    @property
+    def downscale(self) -> int:
+        """Pixels to a latent's pixel, along each side."""
+        return 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels that a picture's sides are multiples of."""
+        return self.downscale * self.patch_size
+
+    def sigmas(self, steps: int) -> Tensor:
+        # ComfyUI's "simple" scheduler.
+        sigmas = self.training_sigmas
+        picked = [sigmas[-(1 + int(index * len(sigmas) / steps))] for index in range(steps)]
+        return torch.stack([*picked, torch.zeros_like(picked[0])])
+
+    def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        check_size(width, height, self.multiple)
+        shape = (1, self.channels, height // self.downscale, width // self.downscale)
+        noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return noise.to(self.device) * self.noise_scale
+
+    @abstractmethod
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Clean latents x0 [B, C, H, W] at noise level sigma [B], with unit noise of their shape."""
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        pictures = vae.decode((latents / vae.config.scaling_factor + self._shift).to(vae.dtype)).sample.float()
+        return ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+    @torch.no_grad()
+    def latents(self, pictures: Tensor) -> Tensor:
+        """Clean latents [B, C, h, w] of pictures [B, H, W, 3] in 0..1."""
+        vae = self.pipeline.vae
+        encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(self.device, vae.dtype))
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return (latents.float() - self._shift) * vae.config.scaling_factor
+
+    @property
+    def _shift(self) -> float:
+        return self.pipeline.vae.config.get("shift_factor") or 0.0
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: self._originals.get(name, parameter.data) for name, parameter in self._parameters.items()}
+
+    def changes(self) -> dict[str, Tensor]:
+        return dict(self._changes)
+
+    def module(self, name: str) -> nn.Module:
+        return self._owners[name]
+
+    @contextmanager
+    def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
+        attached = []
+        try:
+            for name, delta in deltas.items():
+                place = (self.module(name), name.rpartition(".")[2])
+                parametrize.register_parametrization(*place, delta)
+                attached.append(place)
+            yield
+        finally:
+            for module, parameter in attached:
+                parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
+
+    @contextmanager
+    def patched(self, patch: UnlearningPatch, strength: float = 1.0) -> Iterator[None]:
+        """Within the context the model has the patch, on top of those it has.
+
+        Raises ValueError when the model lacks weights that it changes.
+        """
+        changes = patch.changes()
+        missing = sorted(changes.keys() - self._parameters.keys())
+        if missing:
+            raise ValueError(
+                f"patch for {', '.join(patch.record.forget)}: this model lacks {len(missing)} of the {len(changes)} "
+                f"weights that it changes, such as {missing[0]}; load the base model that the patch was made for"
+            )
+        before = {name: self._parameters[name].data for name in changes}
+        outside = self._originals, self._changes
+        self._originals = {**before, **self._originals}
+        scaled = {name: strength * change.to(before[name]) for name, change in changes.items()}
+        self._changes = self._changes | {name: self._changes.get(name, 0) + change for name, change in scaled.items()}
+        try:
+            for name, change in scaled.items():
+                self._parameters[name].data = before[name] + change
+            yield
+        finally:
+            for name, weight in before.items():
+                self._parameters[name].data = weight
+            self._originals, self._changes = outside

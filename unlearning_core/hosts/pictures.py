@@ -1,0 +1,96 @@
+"""Pictures of a model outside ComfyUI: Euler's method with guidance, seed by seed as ComfyUI's KSampler."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..metrics.cache import digest
+from ..metrics.plan import PromptSeed, pictures_at_once
+from ..model import noise_prediction
+from ..patch import UnlearningPatch
+from ..sampling import Sampling, guided, sample_euler
+from .base import DiffusersModel
+
+
+@torch.no_grad()
+def draw(model: DiffusersModel, prompt_seeds: Sequence[PromptSeed], sampling: Sampling) -> Tensor:
+    """Pictures [len(prompt_seeds), H, W, 3] in 0..1 on the CPU of (prompt, seed) pairs."""
+    size = pictures_at_once(sampling.width, sampling.height)
+    batches = [prompt_seeds[start : start + size] for start in range(0, len(prompt_seeds), size)]
+    return torch.cat([_draw_batch(model, batch, sampling) for batch in batches])
+
+
+def _draw_batch(model: DiffusersModel, prompt_seeds: Sequence[PromptSeed], sampling: Sampling) -> Tensor:
+    conds = model.encode([""]) * len(prompt_seeds) + model.encode([prompt for prompt, _ in prompt_seeds])
+
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        e_uncond, e_cond = noise_prediction(model, torch.cat([x, x]), sigma.expand(len(conds)), conds).chunk(2)
+        return guided(e_uncond, e_cond, sampling.cfg)
+
+    x = model.noise([seed for _, seed in prompt_seeds], sampling.width, sampling.height)
+    return model.decode(sample_euler(predict, x, model.sigmas(sampling.steps))).cpu()
+
+
+class Variant(NamedTuple):
+    """The base with a patch on it, or without."""
+
+    patch: UnlearningPatch | None = None
+    strength: float = 1.0
+
+
+class PipelineDrawing:
+    """A `Drawing` of a pipeline's model with any patch on it."""
+
+    def __init__(self, model: DiffusersModel, sampling: Sampling) -> None:
+        self.model = model
+        self.sampling = sampling
+
+    def draw(self, variant: Variant, prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        """Pictures [len(prompt_seeds), H, W, 3] in 0..1 on the CPU."""
+        if variant.patch is None:
+            return draw(self.model, prompt_seeds, self.sampling)
+        with self.model.patched(variant.patch, variant.strength):
+            return draw(self.model, prompt_seeds, self.sampling)
+
+    def encode(self, prompt: str) -> Any:
+        """The prompt's conditioning, alone in its list."""
+        return self.model.encode([prompt])
+
+    def settings(self, variant: Variant) -> Mapping[str, Any]:
+        """Sampler, steps, cfg and size, for a report."""
+        return self.sampling.settings()
+
+    def identity(self, variant: Variant) -> str:
+        """The digest of the base's weights, and of the patch with its strength."""
+        if variant.patch is None:
+            return self._base_digest
+        content = json.dumps([self._base_digest, digest(variant.patch.tensors), variant.strength])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def vae_digest(self) -> str:
+        """Of the VAE's weights."""
+        return self._vae_digest
+
+    def surroundings(self, variant: Variant) -> Mapping[str, Any]:
+        """The device, and the configuration of the pipeline's parts."""
+        pipeline = self.model.pipeline
+        parts = {"denoiser": self.model.denoiser, "VAE": pipeline.vae, "noise schedule": pipeline.scheduler}
+        return {
+            "device": str(self.model.device),
+            "configuration": {name: str(sorted(part.config.items())) for name, part in parts.items()},
+        }
+
+    @functools.cached_property
+    def _base_digest(self) -> str:
+        return digest(self.model.denoiser.state_dict())
+
+    @functools.cached_property
+    def _vae_digest(self) -> str:
+        return digest(self.model.pipeline.vae.state_dict())

@@ -1,0 +1,32 @@
+"""How far a run is, told step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told after every base sampling step, step of preparation and training step."""
+
+    done: int
+    total: int
+    loss: float | None = None  # of the training step just taken
+    figures: dict[str, float] = field(default_factory=dict)  # what else the method reports of it
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Reporter:
+    """Counts steps for `on_progress`."""
+
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self.on_progress = on_progress
+        self.done, self.total = 0, total
+
+    def __call__(self, loss: float | None = None, figures: dict[str, float] | None = None) -> None:
+        """One step more, with the loss and figures of a training step."""
+        self.done += 1
+        self.on_progress(Progress(self.done, self.total, loss, figures or {}))

@@ -1,0 +1,1 @@
+"""How figures are shown and written: tables, sheets, plots, files. Used by nodes, commands and benchmarks alike."""

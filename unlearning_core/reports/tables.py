@@ -1,0 +1,81 @@
+"""Figures and settings as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..metrics.evaluation import Evaluation, shared_settings
+from ..metrics.figure import FIGURES, Measured
+from ..metrics.forgetting import Accuracies, Forgetting
+from ..metrics.quality import Quality
+from ..metrics.retention import Retention
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""A table; `|` and `\` in a cell have a backslash before them."""
+    return "\n".join([_row(head), "|---" * len(head) + "|", *map(_row, rows)])
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """`steps 25, cfg 7.0`."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def figure_table(measured: Measured) -> str:
+    """Every figure of what was measured, a row each."""
+    cells = [(figure.label, figure.cell(measured)) for figure in FIGURES if figure.in_table]
+    return markdown_table(("figure", "value"), [(label, cell) for label, cell in cells if cell is not None])
+
+
+def retention_page(retention: Retention) -> str:
+    """The figures, the prompts' distances, I of each seed, and the settings."""
+    rows = [(name, row) for name in ("forget", "retain") for row in getattr(retention, name)]
+    seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in retention.per_seed.items())
+    return "\n\n".join(
+        [
+            figure_table(Measured.of(retention)),
+            markdown_table(("", "prompt", "LPIPS"), [(name, row.prompt, f"{row.mean:.4f}") for name, row in rows]),
+            f"I of each seed: {seeds}",
+            settings_line(retention.settings),
+        ]
+    )
+
+
+def forgetting_page(forgetting: Forgetting) -> str:
+    """The judge's figures, and the settings."""
+    return f"{figure_table(Measured.of(forgetting=forgetting))}\n\n{settings_line(forgetting.settings)}"
+
+
+def quality_page(quality: Quality) -> str:
+    """CLIPScore, CMMD and Fréchet distances, and the settings."""
+    return f"{figure_table(Measured.of(quality=quality))}\n\n{settings_line(quality.settings)}"
+
+
+def leaderboard(evaluations: Sequence[Evaluation]) -> str:
+    """One row a model, and below it the judge's own accuracy and the settings that all share."""
+    measured = [evaluation.measured for evaluation in evaluations]
+    values = {figure: [figure.of(each) for each in measured] for figure in FIGURES if figure.in_leaderboard}
+    shown = {figure: column for figure, column in values.items() if any(value is not None for value in column)}
+    cells = [["" if value is None else figure.text(value) for value in column] for figure, column in shown.items()]
+    names = [evaluation.name for evaluation in evaluations]
+    blocks = [
+        markdown_table(
+            ["model", *(figure.column for figure in shown)], [list(row) for row in zip(names, *cells, strict=True)]
+        )
+    ]
+    first = evaluations[0].retention
+    if first.base_accuracies:
+        blocks.append(f"Judge: {first.judge}; on the base's pictures: {judge_text(first.base_accuracies)}")
+    return "\n\n".join([*blocks, settings_line(shared_settings(evaluations))])
+
+
+def judge_text(base: Accuracies) -> str:
+    """What the judge makes of the base's own pictures."""
+    named = [("right", base.right), ("UA", base.ua), ("IRA", base.ira), ("CRA", base.cra)]
+    return ", ".join(f"{name} {value:.1%}" for name, value in named if value is not None)
+
+
+def _row(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
