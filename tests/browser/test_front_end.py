@@ -9,22 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from family_workflows import FAMILIES, WORKFLOWS, model_files
 from playwright.sync_api import Page, expect, sync_playwright
 
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OFFLINE = ["--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync"]
-FAMILIES = ["sd15", "sd21", "sdxl", "sd3", "flux"]
-MODEL_FILES = [
-    "checkpoints/v1-5-pruned-emaonly",
-    "checkpoints/v2-1_768-ema-pruned",
-    "checkpoints/sd_xl_base_1.0",
-    "checkpoints/sd3.5_medium_incl_clips_t5xxlfp8scaled",
-    "diffusion_models/flux1-dev",
-    "text_encoders/clip_l",
-    "text_encoders/t5xxl_fp16",
-    "vae/ae",
-]
+WORKFLOW_NAMES = ["quickstart", "compare", "forgetting", *(family.name for family in FAMILIES)]
+MODEL_FILES = {path for family in FAMILIES for path in model_files(family)}
 START_MS, RUN_MS = 60_000, 60_000
 
 pytestmark = pytest.mark.skipif(
@@ -36,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 def page(server: Any) -> Iterator[Page]:
     """ComfyUI's front end as somebody sees it who is past the tutorial and has the workflows' model files."""
     for path in MODEL_FILES:
-        file = server.base_directory / "models" / f"{path}.safetensors"
+        file = server.base_directory / "models" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()  # only its name is read
     url = f"http://127.0.0.1:{server.port}"
@@ -73,7 +64,7 @@ def faulty_nodes(page: Page) -> list[str]:
     return types
 
 
-@pytest.mark.parametrize("name", ["quickstart", "compare", "forgetting", *FAMILIES])
+@pytest.mark.parametrize("name", WORKFLOW_NAMES)
 def test_workflow_opens_and_is_the_headless_one(page: Page, name: str, tmp_path: Path) -> None:
     open_workflow(page, WORKFLOWS / f"{name}.json")
 

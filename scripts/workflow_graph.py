@@ -1,0 +1,200 @@
+"""A workflow's nodes and links, and the two JSON formats of them that ComfyUI reads: the canvas's and the API's."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Value = str | int | float | bool
+SEED = "seed"  # the front end puts a widget of its own after it: what becomes of the seed after a run
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output of node `node` that comes `index`-th, from 0."""
+
+    node: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Socket:
+    """An input that takes a link; `source` None leaves it open, which only an optional one may be."""
+
+    name: str
+    type: str
+    source: Output | None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Widget:
+    """An input with a value of its own. A FLOAT may be written as a whole number."""
+
+    name: str
+    type: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node: `title` as ComfyUI shows it, `outputs` as name -> type, inputs in the order of the node's schema."""
+
+    id: int
+    type: str
+    title: str
+    place: tuple[int, int]
+    size: tuple[int, int]
+    inputs: tuple[Socket | Widget, ...]
+    outputs: Mapping[str, str]
+
+    @property
+    def sockets(self) -> list[Socket]:
+        return [entry for entry in self.inputs if isinstance(entry, Socket)]
+
+    @property
+    def widgets(self) -> list[Widget]:
+        return [entry for entry in self.inputs if isinstance(entry, Widget)]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note on the canvas, in Markdown. `order` is its place among the nodes as the front end numbers them."""
+
+    id: int
+    place: tuple[int, int]
+    size: tuple[int, int]
+    text: str
+    order: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """A line on the canvas, from `source` to the `slot`-th socket of node `target`."""
+
+    id: int
+    source: Output
+    target: int
+    slot: int
+    type: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A workflow. The front end tells workflows apart by a UUID, made from `identity`."""
+
+    identity: str
+    nodes: tuple[Node, ...]
+    note: Note
+
+    @property
+    def links(self) -> list[Link]:
+        """All links, numbered from 1, by the nodes that they lead to."""
+        ends = [
+            (socket.source, node.id, slot, socket.type)
+            for node in self.nodes
+            for slot, socket in enumerate(node.sockets)
+            if socket.source is not None
+        ]
+        return [Link(index, *end) for index, end in enumerate(ends, start=1)]
+
+
+def api_format(graph: Graph) -> dict[str, Any]:
+    """The workflow as ComfyUI's /prompt takes it: node id -> class, title and inputs."""
+    return {
+        str(node.id): {"class_type": node.type, "_meta": {"title": node.title}, "inputs": _api_inputs(node)}
+        for node in sorted(graph.nodes, key=lambda node: node.id)
+    }
+
+
+def _api_inputs(node: Node) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    for entry in node.inputs:
+        if isinstance(entry, Widget):
+            inputs[entry.name] = float(entry.value) if entry.type == "FLOAT" else entry.value
+        elif entry.source is not None:
+            inputs[entry.name] = [str(entry.source.node), entry.source.index]
+    return inputs
+
+
+def ui_format(graph: Graph) -> dict[str, Any]:
+    """The workflow as the front end opens and saves it."""
+    links = graph.links
+    order = [node.id for node in graph.nodes]
+    order.insert(graph.note.order, graph.note.id)
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, graph.identity)),
+        "revision": 0,
+        "last_node_id": max(order),
+        "last_link_id": len(links),
+        "nodes": [*(_ui_node(node, order.index(node.id), links) for node in graph.nodes), _ui_note(graph.note)],
+        "links": [[link.id, link.source.node, link.source.index, link.target, link.slot, link.type] for link in links],
+        "groups": [],
+        "config": {},
+        "extra": {"ds": {"scale": 0.6, "offset": [140, 195]}},
+        "version": 0.4,
+    }
+
+
+def _ui_node(node: Node, order: int, links: list[Link]) -> dict[str, Any]:
+    into = {link.slot: link.id for link in links if link.target == node.id}
+    sockets = [_ui_socket(socket, into.get(slot)) for slot, socket in enumerate(node.sockets)]
+    outputs = [
+        _named(name)
+        | {"type": kind, "links": [link.id for link in links if link.source == Output(node.id, index)] or None}
+        for index, (name, kind) in enumerate(node.outputs.items())
+    ]
+    return {
+        "id": node.id,
+        "type": node.type,
+        "pos": list(node.place),
+        "size": list(node.size),
+        "flags": {},
+        "order": order,
+        "mode": 0,
+        "inputs": [*sockets, *map(_ui_widget, node.widgets)],
+        "outputs": outputs,
+        "properties": {"Node name for S&R": node.type},
+        "widgets_values": _widget_values(node.widgets),
+    }
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"localized_name": name, "name": name}
+
+
+def _ui_socket(socket: Socket, link: int | None) -> dict[str, Any]:
+    shape = {"shape": 7} if socket.optional else {}
+    return _named(socket.name) | shape | {"type": socket.type, "link": link}
+
+
+def _ui_widget(widget: Widget) -> dict[str, Any]:
+    return _named(widget.name) | {"type": widget.type, "widget": {"name": widget.name}, "link": None}
+
+
+def _widget_values(widgets: list[Widget]) -> list[Value]:
+    values: list[Value] = []
+    for widget in widgets:
+        values += [widget.value, "fixed"] if widget.name == SEED else [widget.value]
+    return values
+
+
+def _ui_note(note: Note) -> dict[str, Any]:
+    return {
+        "id": note.id,
+        "type": "MarkdownNote",
+        "pos": list(note.place),
+        "size": list(note.size),
+        "flags": {},
+        "order": note.order,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": "Read me",
+        "properties": {},
+        "widgets_values": [note.text],
+        "color": "#432",
+        "bgcolor": "#653",
+    }

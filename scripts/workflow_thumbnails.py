@@ -1,0 +1,126 @@
+"""A workflow's thumbnail: its name, and its nodes from top to bottom with what they are set to.
+
+The template browser shows it at a third of its size, so the name is large and the nodes say little.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from PIL import Image, ImageChops, ImageFont
+from PIL.ImageDraw import Draw, ImageDraw
+from workflow_graph import Graph, Node, Value
+
+SIZE, MARGIN, TOP, GAP, PAD = 760, 36, 128, 26, 18  # pixels
+NAME, TITLE, LINE, LEAST = 64, 30, 25, 14  # sizes of letters
+PITCH = 33  # from line to line
+Colour = tuple[int, int, int]
+PAPER, BOX, EDGE, INK, FAINT = (250, 249, 246), (255, 255, 255), (208, 204, 195), (38, 36, 33), (122, 117, 109)
+FORGET, RETAIN = (178, 64, 44), (38, 110, 92)
+LINKS = {"MODEL": (151, 117, 205), "CLIP": (226, 176, 0), "VAE": (230, 90, 90), "UNLEARNING_PATCH": (70, 150, 110)}
+LINES: dict[str, dict[str, Colour]] = {  # what is said of a node, by its type; {name}: that widget's first line
+    "CheckpointLoaderSimple": {"{ckpt_name}": FAINT},
+    "UNETLoader": {"{unet_name}": FAINT},
+    "DualCLIPLoader": {"{clip_name1}, {clip_name2}": FAINT},
+    "VAELoader": {"{vae_name}": FAINT},
+    "UnlearnConcept": {
+        "{forget_prompts}  becomes  {overwrite_prompt}": FORGET,
+        "{method}, {steps} steps, rank {rank}, {width} x {height}": FAINT,
+    },
+    "RetentionMetric": {
+        "{retain_prompts}  stays": RETAIN,
+        "{sampler_name}, {scheduler}, {steps} steps, cfg {cfg}, {width} x {height}": FAINT,
+    },
+    "SaveUnlearningPatch": {"{filename_prefix}": FAINT},
+}
+CELL = 8  # pixels of a square's side
+ALIKE = 4  # of 255: another JPEG library changes a square by 1, another digit by 8 or more
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A node, or all loaders, as drawn. `links`: the types of what leads into it."""
+
+    title: str
+    lines: list[tuple[str, Colour]]
+    links: list[str]
+
+    @property
+    def height(self) -> int:
+        return 2 * PAD + TITLE + len(self.lines) * PITCH
+
+
+def thumbnail(name: str, graph: Graph) -> bytes:
+    """A JPEG file, SIZE x SIZE, for the workflow called `name`. Raises KeyError for a node not in LINES."""
+    image = Image.new("RGB", (SIZE, SIZE), PAPER)
+    pen = Draw(image)
+    _write(pen, (MARGIN, 68), name, NAME, INK)
+    top = TOP
+    for box in _boxes(graph):
+        _draw_box(pen, box, top)
+        top += box.height + GAP
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90, optimize=True)
+    return file.getvalue()
+
+
+def _boxes(graph: Graph) -> list[_Box]:
+    loaders = [node for node in graph.nodes if not node.sockets]
+    title = ", ".join(node.title for node in loaders)
+    loading = _Box(title, [line for node in loaders for line in _lines(node)], [])
+    return [loading, *(_Box(node.title, _lines(node), _links(node)) for node in graph.nodes if node.sockets)]
+
+
+def _lines(node: Node) -> list[tuple[str, Colour]]:
+    values = {widget.name: _shown(widget.value) for widget in node.widgets}
+    return [(line.format_map(values), colour) for line, colour in LINES[node.type].items()]
+
+
+def _shown(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).partition("\n")[0]
+
+
+def _links(node: Node) -> list[str]:
+    return [socket.type for socket in node.sockets if socket.source is not None]
+
+
+def _draw_box(pen: ImageDraw, box: _Box, top: int) -> None:
+    right = SIZE - MARGIN
+    pen.rounded_rectangle((MARGIN, top, right, top + box.height), 10, fill=BOX, outline=EDGE, width=2)
+    _write(pen, (MARGIN + PAD, top + PAD + TITLE // 2), box.title, TITLE, INK)
+    for index, (text, colour) in enumerate(box.lines):
+        _write(pen, (MARGIN + PAD, top + PAD + TITLE + index * PITCH + 20), text, LINE, colour)
+    for index, kind in enumerate(reversed(box.links)):
+        middle = right - 30 - index * 26
+        pen.line((middle, top - GAP + 2, middle, top), fill=LINKS[kind], width=5)
+        pen.ellipse((middle - 7, top - 7, middle + 7, top + 7), fill=LINKS[kind])
+
+
+def _write(pen: ImageDraw, place: tuple[int, int], text: str, size: int, colour: Colour) -> None:
+    """Text whose left end has its middle at `place`, in letters of `size`, or smaller where the room asks for it."""
+    spaced = text.replace(" ", "  ")  # in Pillow's own font the space is so narrow that words run together
+    room = SIZE - 2 * place[0]
+    while size > LEAST and pen.textlength(spaced, font=_font(size)) > room:
+        size -= 1
+    pen.text(place, spaced, fill=colour, font=_font(size), anchor="lm")
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def alike(first: bytes, second: bytes) -> bool:
+    """Whether two files hold pictures of one size that nobody could tell apart."""
+    one, other = (Image.open(io.BytesIO(file)).convert("RGB") for file in (first, second))
+    return one.size == other.size and _distance(one, other) < ALIKE
+
+
+def _distance(one: Image.Image, other: Image.Image) -> int:
+    """How far two pictures are apart in the square where they are furthest, in its mean colour: 0 to 255."""
+    squares = (one.width // CELL, one.height // CELL)
+    small = [image.resize(squares, Image.Resampling.BOX) for image in (one, other)]
+    return max(ImageChops.difference(*small).tobytes())
