@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, method_of, settings_of
-from benchmarks.report import write_report
+from benchmarks.report import write_csv, write_report
 from benchmarks.tasks import Task, object_task, style_task
 from unlearning_core.bank import Bank, bank_sources, make_bank
 from unlearning_core.fingerprint import Fingerprint
@@ -40,11 +40,12 @@ from unlearning_core.hosts.pictures import draw
 from unlearning_core.methods import GradientMethod
 from unlearning_core.methods.sa import fisher_cache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
+from unlearning_core.metrics.figure import Measured, values_of
 from unlearning_core.metrics.forgetting import accuracies
-from unlearning_core.metrics.frechet import alexnet_frechet_distance
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import Draw, Plan, PromptSeed
-from unlearning_core.metrics.retention import Comparison, Retention, measure
+from unlearning_core.metrics.quality import Networks, measure_quality
+from unlearning_core.metrics.retention import Comparison, measure
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.progress import Progress, Reporter
 from unlearning_core.sampling import Sampling
@@ -68,12 +69,19 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each method")
+    names = [contender.name for contender in CONTENDERS]
+    parser.add_argument("--only", nargs="+", choices=names, help="measure these alone, into --csv in place of docs")
+    parser.add_argument("--csv", type=Path, default=CACHE / "rows.csv", help="file for --only")
     args = parser.parse_args()
     start_log()
     tasks = (object_task(), style_task())
+    chosen = [contender for contender in CONTENDERS if args.only is None or contender.name in args.only]
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=one_thread) as pool:
-        found = pool.map(partial(compare, seeds=args.seeds), product(tasks, CONTENDERS))
+        found = pool.map(partial(compare, seeds=args.seeds), product(tasks, chosen))
         rows = [row for part in found for row in part]
+    if args.only:
+        write_csv(rows, args.csv)
+        return
     world = World()
     costs = {(task.name, each.name): world.kept_cost(task, each) for task in tasks for each in CONTENDERS}
     write_report(
@@ -162,7 +170,7 @@ class World:
             name = f"{task.name} {contender.name} {seed}"
             figures = kept(name, self.made_with(contender), partial(self.run, task, contender, found["setting"], seed))
             rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures})
-            log.info("%s: %s", name, {key: figures[key] for key in ("UA", "I")})
+            log.info("%s: %s", name, {key: figures[key] for key in ("ua", "integrity")})
         return rows
 
     def found(self, task: Task, contender: Contender) -> dict[str, Any]:
@@ -264,20 +272,8 @@ class World:
         patch = trained or self.unlearned(task, contender, setting, seed)
         after = remembered(self.patched(patch, SAMPLING))
         result = self.measure(task, self.base[SAMPLING], after)
-        assert result.accuracies is not None and result.interval is not None
-        prompt_seeds = [(prompt, seed) for prompt in task.retain for seed in (1000, 1001)]
         return {
-            "UA": result.accuracies.ua,
-            "IRA": result.accuracies.ira,
-            "CRA": result.accuracies.cra,
-            "I": result.integrity,
-            "I low": result.interval[0],
-            "I high": result.interval[1],
-            "noise floor": result.noise_floor,
-            "forget distance": result.forget_distance,
-            "Fréchet": alexnet_frechet_distance(self.lpips, self.base[SAMPLING](prompt_seeds), after(prompt_seeds)),
-            "CLIPScore": self.clip_score(after(prompt_seeds), prompt_seeds),
-            "CLIPScore of base": self.clip_score(self.base[SAMPLING](prompt_seeds), prompt_seeds),
+            **values_of(result),
             "patch MB": sum(tensor.nbytes for tensor in patch.tensors.values()) / 1e6,
             "curve": [self.point(task, patch, strength) for strength in STRENGTHS] if seed == 0 else [],
         }
@@ -298,21 +294,19 @@ class World:
             return self.train(task, contender, setting, seed)
         return self.solve(task, contender, setting)
 
-    def measure(self, task: Task, base: Draw, after: Draw) -> Retention:
+    def measure(self, task: Task, base: Draw, after: Draw) -> Measured:
+        """Every figure but the costs."""
         plan = Plan.of(task.retain, task.forget, 1000, 2, task.forget_seeds)
-        return measure(base, after, Comparison(self.lpips, plan, self.judge), {}, self.base_again)
+        retention = measure(base, after, Comparison(self.lpips, plan, self.judge), {}, self.base_again)
+        return Measured.of(retention, measure_quality(base, after, Networks(self.lpips, self.clip), plan, {}))
 
     def point(self, task: Task, patch: UnlearningPatch, strength: float) -> dict[str, float]:
         """The trade-off at a patch strength, on the search's pictures."""
         return {
             "strength": strength,
-            "UA": self.forgotten(task, self.patched(patch, SEARCH_SAMPLING, strength)),
-            "I": self.moved(task, patch, strength),
+            "ua": self.forgotten(task, self.patched(patch, SEARCH_SAMPLING, strength)),
+            "integrity": self.moved(task, patch, strength),
         }
-
-    def clip_score(self, pictures: Tensor, prompt_seeds: Sequence[tuple[str, int]]) -> float:
-        scores = self.clip.scores(self.clip.embed_pictures(pictures), [prompt for prompt, _ in prompt_seeds])
-        return scores.mean().item()
 
     def scale(self) -> dict[str, float]:
         """What LPIPS gives for two seeds of a prompt, and for two prompts, both of the base."""

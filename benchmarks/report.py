@@ -11,23 +11,30 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from unlearning_core.metrics.figure import figure_named
 from unlearning_core.reports.tables import markdown_table, settings_line
 
 Row = dict[str, Any]  # one training seed of one method on one task
 
-COLUMNS: dict[str, str] = {  # figure -> how it is printed
-    "UA": ".3f",
-    "IRA": ".3f",
-    "CRA": ".3f",
-    "I": ".4f",
-    "noise floor": ".0e",
-    "forget distance": ".3f",
-    "Fréchet": ".2f",
-    "CLIPScore": ".2f",
-    "seconds": ".1f",
-    "network calls": ".0f",
-    "peak MB": ".0f",
-    "patch MB": ".2f",
+FIGURES = (  # of unlearning_core.metrics.figure, in the order of the table
+    "ua",
+    "ira",
+    "cra",
+    "integrity",
+    "noise floor",
+    "forget distance",
+    "frechet alexnet",
+    "clip score retain",
+)
+COSTS: dict[str, str] = {  # what unlearning takes -> how it is printed
+    "seconds": "{:.1f}",
+    "network calls": "{:.0f}",
+    "peak MB": "{:.0f}",
+    "patch MB": "{:.2f}",
+}
+COLUMNS: dict[str, tuple[str, str]] = {  # key of a row -> heading and form
+    **{figure.key: (figure.column, figure.format) for figure in map(figure_named, FIGURES)},
+    **{key: (key, form) for key, form in COSTS.items()},
 }
 INTRODUCTION = """# What forgetting costs
 
@@ -39,9 +46,9 @@ marked * reached 95 % with none of its settings, so its I is not at equal forget
 
 UA: share of 48 forget pictures that no longer show the concept. IRA and CRA: shares of 48 retain pictures that show
 their own label in the forgotten domain and in the other. I: mean LPIPS of the retain pictures, from prompts that were
-not trained on. Fréchet: distance of the retain pictures from the base's, on AlexNet's features. CLIPScore: of the
-retain pictures, by the shipped CLIP model. Seconds, calls of the network and memory above the loaded model are those of
-unlearning from nothing, on a CPU with the first training seed.
+not trained on. FD (AlexNet): Fréchet distance of the retain pictures from the base's, on AlexNet's features. CLIPScore:
+of the retain pictures, by the shipped CLIP model. Seconds, calls of the network and memory above the loaded model are
+those of unlearning from nothing, on a CPU with the first training seed.
 
 Pictures: {pictures}.
 Among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt {prompt:.3f}.
@@ -52,6 +59,7 @@ Among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f
 OURS = ("OVW", "Saddle")
 BASELINES = ("ESD-x", "SalUn", "SA")
 NO_HELP = " without L_help"
+BLIND = ("frechet alexnet", "clip score retain")  # what the first claim says overlooks damage
 
 
 class Claim(NamedTuple):
@@ -99,8 +107,8 @@ def page(rows: Sequence[Row], scale: dict[str, float], settings: dict[str, Any])
 
 def table(rows: Sequence[Row], task: str) -> list[str]:
     """A task's methods, a line each."""
-    head = ("method", *COLUMNS, "95 % interval of I", "setting")
-    base = of(rows, task, methods(rows)[0])[0]["CLIPScore of base"]
+    head = ("method", *(heading for heading, _ in COLUMNS.values()), "95 % interval of I", "setting")
+    base = of(rows, task, methods(rows)[0])[0]["base clip score retain"]
     cells = [table_row(name, of(rows, task, name)) for name in methods(rows)]
     return [markdown_table(head, cells), "", f"CLIPScore of the base's pictures: {base:.2f}."]
 
@@ -108,8 +116,8 @@ def table(rows: Sequence[Row], task: str) -> list[str]:
 def table_row(name: str, runs: Sequence[Row]) -> list[str]:
     """A method's cells."""
     star = "" if runs[0]["reached"] else " *"
-    figures = [spread([run[column] for run in runs], form) for column, form in COLUMNS.items()]
-    interval = f"{mean(runs, 'I low'):.4f} to {mean(runs, 'I high'):.4f}"
+    figures = [mean_and_range([run[key] for run in runs], form) for key, (_, form) in COLUMNS.items()]
+    interval = f"{mean(runs, 'interval low'):.4f} to {mean(runs, 'interval high'):.4f}"
     return [f"{name}{star}", *figures, interval, shown(runs[0]["setting"])]
 
 
@@ -125,8 +133,8 @@ def claim_sight(rows: Sequence[Row]) -> Claim:
             runs = of(rows, task, first), of(rows, task, second)
             if min(len(each) for each in runs) > 1:
                 pairs += 1
-                same = all(overlap(*(ends(each, figure) for each in runs)) for figure in ("Fréchet", "CLIPScore"))
-                if same and not overlap(*((mean(each, "I low"), mean(each, "I high")) for each in runs)):
+                same = all(overlap(*(ends(each, figure) for each in runs)) for figure in BLIND)
+                if same and not overlap(*((mean(each, "interval low"), mean(each, "interval high")) for each in runs)):
                     values = ", ".join(
                         f"{name} {mean(each, 'I'):.3f}" for name, each in zip((first, second), runs, strict=True)
                     )
@@ -138,11 +146,10 @@ def claim_sight(rows: Sequence[Row]) -> Claim:
     for task in tasks(rows):
         spans = {
             figure: ratio([mean(of(rows, task, name), figure) for name in (*OURS, *BASELINES)])
-            for figure in ("I", "Fréchet", "CLIPScore")
+            for figure in ("integrity", *BLIND)
         }
-        figures.append(
-            f"{task}: highest over lowest, {', '.join(f'{key} {value:.2f}' for key, value in spans.items())}"
-        )
+        shown = ", ".join(f"{figure_named(key).heading} {value:.2f}" for key, value in spans.items())
+        figures.append(f"{task}: highest over lowest, {shown}")
     text = "methods that the Fréchet distance and CLIPScore cannot tell apart differ clearly in I"
     return Claim(text, bool(overlooked), figures)
 
@@ -151,8 +158,8 @@ def claim_order(rows: Sequence[Row]) -> Claim:
     """(b) OVW and Saddle keep more than ESD, SalUn and SA."""
     figures, holds = [], True
     for task in tasks(rows):
-        highest = max(mean(of(rows, task, name), "I") for name in OURS)
-        lowest = min(mean(of(rows, task, name), "I") for name in BASELINES)
+        highest = max(mean(of(rows, task, name), "integrity") for name in OURS)
+        lowest = min(mean(of(rows, task, name), "integrity") for name in BASELINES)
         holds &= highest < lowest
         figures.append(f"{task}: {', '.join(marked(rows, task, name) for name in (*OURS, *BASELINES))}")
     return Claim("OVW and Saddle have a lower I than ESD, SalUn and SA at equal forgetting", holds, figures)
@@ -163,7 +170,7 @@ def claim_help(rows: Sequence[Row]) -> Claim:
     figures, holds = [], True
     for task in tasks(rows):
         for name in OURS:
-            with_help, without = (mean(of(rows, task, each), "I") for each in (name, name + NO_HELP))
+            with_help, without = (mean(of(rows, task, each), "integrity") for each in (name, name + NO_HELP))
             holds &= with_help < without
             figures.append(
                 f"{task}, {name}: {with_help:.4f} with, {without:.4f} without, {without / with_help:.1f} times"
@@ -177,13 +184,13 @@ def draw_methods(rows: Sequence[Row], path: Path) -> None:
     def bars(axes: Any, task: str) -> None:
         names = methods(rows)[::-1]
         runs = [of(rows, task, name) for name in names]
-        values = [mean(each, "I") for each in runs]
-        below = [value - mean(each, "I low") for value, each in zip(values, runs, strict=True)]
-        above = [mean(each, "I high") - value for value, each in zip(values, runs, strict=True)]
+        values = [mean(each, "integrity") for each in runs]
+        below = [value - mean(each, "interval low") for value, each in zip(values, runs, strict=True)]
+        above = [mean(each, "interval high") - value for value, each in zip(values, runs, strict=True)]
         colours = ["#4878a8" if each[0]["reached"] else "#c8c4bc" for each in runs]
         axes.barh(names, values, xerr=[below, above], color=colours, error_kw={"elinewidth": 1})
         axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel("I: LPIPS of retain prompts (grey: forgets less than 95 %)")
+        axes.set_xlabel(f"{figure_named('integrity').label}; grey: forgets less than 95 %")
 
     draw_panels(rows, bars, path)
 
@@ -195,9 +202,9 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
         for name in methods(rows):
             points = next(row["curve"] for row in of(rows, task, name) if row["curve"])
             style = "--" if NO_HELP in name else "-"
-            axes.plot([p["I"] for p in points], [p["UA"] for p in points], style, marker="o", ms=3, label=name)
-        axes.set_xlabel("I: LPIPS of retain prompts")
-        axes.set_ylabel("UA")
+            axes.plot([p["integrity"] for p in points], [p["ua"] for p in points], style, marker="o", ms=3, label=name)
+        axes.set_xlabel(figure_named("integrity").label)
+        axes.set_ylabel(figure_named("ua").heading)
         axes.set_xscale("log")
         if task == tasks(rows)[-1]:
             axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
@@ -249,12 +256,12 @@ def ratio(values: Sequence[float]) -> float:
 def marked(rows: Sequence[Row], task: str, name: str) -> str:
     """`ESD-x 0.2200 at UA 0.990`."""
     runs = of(rows, task, name)
-    return f"{name} {mean(runs, 'I'):.4f} at UA {mean(runs, 'UA'):.3f}"
+    return f"{name} {mean(runs, 'integrity'):.4f} at UA {mean(runs, 'ua'):.3f}"
 
 
-def spread(values: Sequence[float], form: str) -> str:
-    """`mean (lowest to highest)`."""
-    low, middle, high = (format(value, form) for value in (min(values), statistics.fmean(values), max(values)))
+def mean_and_range(values: Sequence[float], form: str) -> str:
+    """`mean (lowest to highest)`, each in a form of str.format."""
+    low, middle, high = (form.format(value) for value in (min(values), statistics.fmean(values), max(values)))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 

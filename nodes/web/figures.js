@@ -1,7 +1,7 @@
 /** Lays out the measuring nodes: short prompt boxes, their figures as tables, and the rest for pictures. */
 import { app } from "../../scripts/app.js";
+import { isMeasuring } from "./nodes.js";
 
-const NODES = ["RetentionMetric", "ForgettingMetric", "CLIPScoreFrechet", "CompareMethods"];
 const WIDGET = "figures";
 const WAITING = "Run the workflow: the figures come here.";
 const PROMPTS_HEIGHT = 140;
@@ -84,7 +84,7 @@ app.registerExtension({
   name: "Unlearning.Figures",
 
   nodeCreated(node) {
-    if (!NODES.includes(node.comfyClass)) return;
+    if (!isMeasuring(node)) return;
     limitPrompts(node);
     addFigures(node);
     const onExecuted = node.onExecuted;
@@ -98,7 +98,7 @@ app.registerExtension({
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs)) {
       const node = app.graph.getNodeById(id);
-      if (NODES.includes(node?.comfyClass)) showFigures(node, output);
+      if (node && isMeasuring(node)) showFigures(node, output);
     }
   },
 });
