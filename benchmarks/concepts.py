@@ -101,6 +101,7 @@ class Bench:
         return figures
 
     def forget(self, concept: str, overwrite: str) -> UnlearningPatch:
+        """OVW's patch for one concept."""
         kind = METHODS["ovw"]
         settings = Settings(steps=60, learning_rate=1e-3, width=128, height=128, weights=kind.weights)
         return unlearn(self.model, kind(), object_task(concept, overwrite).prompts, settings)
@@ -116,6 +117,7 @@ def many_prompts() -> Prompts:
 
 
 def main() -> None:
+    """The command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     bench = Bench()
     rows = [bench.many("uce", 1e-3, 1), bench.many("ovw", 1e-3, 600)]

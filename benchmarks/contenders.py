@@ -30,6 +30,7 @@ class Contender:
         return issubclass(METHODS[self.method], GradientMethod)
 
     def groups(self) -> list[list[dict[str, float]]]:
+        """The settings of each group, from weak to strong."""
         (outer, values), (inner, others) = self.outer, self.inner
         return [[{outer: value, inner: other} for other in others] for value in values]
 

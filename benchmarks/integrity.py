@@ -67,6 +67,7 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each method")
     names = [contender.name for contender in CONTENDERS]
@@ -93,6 +94,7 @@ def main() -> None:
 
 
 def start_log() -> None:
+    """Progress on stderr, with the time."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
 
@@ -174,10 +176,12 @@ class World:
         return rows
 
     def found(self, task: Task, contender: Contender) -> dict[str, Any]:
+        """What the search chose for a task's method."""
         name = f"{task.name} {contender.name} search"
         return kept(name, self.made_with(contender), lambda: search(self, task, contender))
 
     def kept_cost(self, task: Task, contender: Contender) -> dict[str, Any]:
+        """What that setting costs."""
         name, setting = f"{task.name} {contender.name} cost", self.found(task, contender)["setting"]
         return kept(name, self.made_with(contender), lambda: self.cost(task, contender, setting))
 
@@ -216,6 +220,7 @@ class World:
         return found[-1]
 
     def solve(self, task: Task, contender: Contender, setting: dict[str, float]) -> UnlearningPatch:
+        """A closed form's patch."""
         method = method_of(contender, setting)
         return unlearn(self.model, method, task.prompts, settings_of(method, setting, 0))
 
@@ -290,6 +295,7 @@ class World:
         return {"seconds": seconds, "network calls": self.calls, **peak}
 
     def unlearned(self, task: Task, contender: Contender, setting: dict[str, float], seed: int) -> UnlearningPatch:
+        """The patch of one training seed."""
         if contender.trains:
             return self.train(task, contender, setting, seed)
         return self.solve(task, contender, setting)
@@ -319,6 +325,8 @@ class World:
         }
 
     def patched(self, patch: UnlearningPatch, sampling: Sampling, strength: float = 1.0) -> Draw:
+        """Draws with a patch on the base."""
+
         def drawing(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
             with self.model.patched(patch, strength):
                 return draw(self.model, prompt_seeds, sampling)
@@ -330,6 +338,7 @@ class World:
         return lambda prompt_seeds: draw(self.model, prompt_seeds, sampling)
 
     def count_call(self, *_: Any) -> None:
+        """A hook of the network."""
         self.calls += 1
 
 

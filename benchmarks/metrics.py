@@ -54,6 +54,7 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The scaled weight."""
         return weight * self.factor
 
 
@@ -69,6 +70,8 @@ class Bench:
         self.weight = names[int(torch.randint(len(names), (), generator=torch.Generator().manual_seed(1)))]
 
     def scaled(self, factor: float) -> Draw:
+        """Draws with the weight times a factor, and adds up the time."""
+
         def draw_scaled(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
             began = time.process_time()
             with self.model.attach({self.weight: Scale(factor)}):
@@ -87,16 +90,19 @@ class Bench:
         )
 
     def measured(self, cache: PictureCache, factor: float, plan: Plan = PLAN) -> Retention:
+        """The integrity metric of the base against itself with the weight scaled."""
         base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
         settings = {"model": "tiny", **self.sampling.settings(), "precision": "float32"}
         return measure(base, unlearned, Comparison(self.lpips, plan), settings, self.scaled(1.0))
 
     def quality(self, cache: PictureCache, factor: float, clip: Clip) -> Quality:
+        """The same for CLIPScore and Fréchet distance."""
         base, unlearned = (self.cached(cache, scale) for scale in (1.0, factor))
         return measure_quality(base, unlearned, Networks(self.lpips, clip), PLAN, {})
 
 
 def main() -> None:
+    """The command line; with a number it measures its own memory on so many pictures."""
     if len(sys.argv) > 1:
         print(json.dumps(peak_memory(int(sys.argv[1]))))
         return
@@ -128,6 +134,7 @@ def times(bench: Bench, cache: PictureCache) -> dict[str, float]:
 
 
 def row(bench: Bench, cache: PictureCache, factor: float) -> tuple[float, Retention, Quality]:
+    """What both metrics find for a factor."""
     clip = Clip.load(SHIPPED_FOLDER)
     return factor, bench.measured(cache, factor), bench.quality(cache, factor, clip)
 
@@ -156,6 +163,7 @@ def memory_of(count: int) -> float:
 
 
 def peak_memory(count: int) -> float:
+    """Of this process, in MB, after measuring `count` pictures of each model."""
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
         Bench(QUICK).measured(PictureCache(Path(folder)), 1.1, Plan.of(PROMPTS[:16], [], 0, count // 16, 1))
@@ -214,6 +222,7 @@ def page(
 
 
 def time_rows(speed: dict[str, float]) -> list[tuple[str, str, str]]:
+    """The first table."""
     first, second, sampling = (speed[name] for name in ("first", "second", "first sampling"))
     return [
         ("bare sampling of the same pictures", f"{sampling:.1f}", "1"),
@@ -223,6 +232,7 @@ def time_rows(speed: dict[str, float]) -> list[tuple[str, str, str]]:
 
 
 def scaled_row(factor: float, retention: Retention, quality: Quality) -> tuple[str, ...]:
+    """A line of the table of factors."""
     return (
         f"{factor:g}",
         f"{retention.integrity:.2e}",

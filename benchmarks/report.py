@@ -224,10 +224,12 @@ def draw_panels(rows: Sequence[Row], fill: Callable[[Any, str], None], path: Pat
 
 
 def tasks(rows: Sequence[Row]) -> list[str]:
+    """Their names, in the order of the rows."""
     return list(dict.fromkeys(row["task"] for row in rows))
 
 
 def methods(rows: Sequence[Row]) -> list[str]:
+    """Their names, in the order of the rows."""
     return list(dict.fromkeys(row["name"] for row in rows))
 
 
@@ -237,19 +239,23 @@ def of(rows: Sequence[Row], task: str, name: str) -> list[Row]:
 
 
 def mean(runs: Sequence[Row], figure: str) -> float:
+    """Of a figure over training seeds."""
     return statistics.fmean(run[figure] for run in runs)
 
 
 def ends(runs: Sequence[Row], figure: str) -> tuple[float, float]:
+    """Lowest and highest of a figure over training seeds."""
     values = [run[figure] for run in runs]
     return min(values), max(values)
 
 
 def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether two closed ranges do."""
     return first[0] <= second[1] and second[0] <= first[1]
 
 
 def ratio(values: Sequence[float]) -> float:
+    """Highest over lowest."""
     return max(values) / min(values)
 
 
@@ -266,4 +272,5 @@ def mean_and_range(values: Sequence[float], form: str) -> str:
 
 
 def shown(setting: dict[str, float]) -> str:
+    """`help_weight 10, steps 25`."""
     return ", ".join(f"{name} {value:g}" for name, value in setting.items())

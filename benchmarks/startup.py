@@ -45,6 +45,7 @@ def probe(comfyui: Path) -> tuple[float, list[str]]:
 
 
 def main() -> None:
+    """The command line."""
     from comfyui import find_comfyui
 
     runs = [probe(find_comfyui(Path(sys.executable))) for _ in range(REPEATS)]

@@ -29,4 +29,5 @@ class UnlearningExtension(ComfyExtension):
     """This pack's nodes, for ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The node classes, in the order of NODES."""
         return [only_subclass(import_module(f".{name}", __name__), io.ComfyNode) for name in NODES]

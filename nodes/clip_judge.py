@@ -10,6 +10,8 @@ from .inputs import clip_input, judge_output, labels_input
 
 
 class CLIPJudge(io.ComfyNode):
+    """The name of an open_clip model and labels in, a JUDGE out."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -28,6 +28,8 @@ MODELS = 100  # the most that Autogrow takes
 
 
 class CompareMethods(MeasuringNode):
+    """A base and several unlearned MODELs in; sheet, plot, leaderboard and JSON out."""
+
     key = "comparison"
 
     @classmethod

@@ -15,6 +15,8 @@ from .inputs import judge_output, labels_input
 
 
 class DiffusionClassifierJudge(io.ComfyNode):
+    """The base MODEL with its CLIP and VAE, and labels in, a JUDGE out."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -17,6 +17,8 @@ from .sockets import UnlearningJudge
 
 
 class ForgettingMetric(MeasuringNode):
+    """Two MODELs and a JUDGE in; UA, IRA and CRA, table and JSON out."""
+
     key = "forgetting"
 
     @classmethod

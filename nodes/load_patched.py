@@ -21,6 +21,8 @@ from .sockets import UnlearningPatch
 
 
 class LoadPatchedModel(io.ComfyNode):
+    """A MODEL and a patch file in; the patched MODEL and the PATCH out."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -24,6 +24,8 @@ from .measuring import MeasuringNode, Result, check_measured_inputs
 
 
 class CLIPScoreFrechet(MeasuringNode):
+    """Two MODELs in; CLIPScore, Fréchet distance, table and JSON out."""
+
     key = "quality"
 
     @classmethod

@@ -26,6 +26,8 @@ from .sockets import UnlearningJudge, UnlearningPatch
 
 
 class RetentionMetric(MeasuringNode):
+    """Two MODELs in; I, forget distance, table, JSON, sheet and the PATCH with its figures out."""
+
     key = "retention"
 
     @classmethod

@@ -13,6 +13,8 @@ FOLDER = "output/loras"
 
 
 class SaveUnlearningPatch(io.ComfyNode):
+    """A PATCH in, a file under output/loras out."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

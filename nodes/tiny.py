@@ -11,6 +11,8 @@ from .sockets import UnlearningJudge
 
 
 class LoadTinyT2I(io.ComfyNode):
+    """MODEL, CLIP, VAE and JUDGE of the shipped model."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -30,6 +30,8 @@ SETTINGS = {spec.name: spec for spec in fields(Settings) if spec.metadata}
 
 
 class UnlearnConcept(io.ComfyNode):
+    """A MODEL with its CLIP, prompts and settings in; the patched MODEL and the PATCH out."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         methods = [

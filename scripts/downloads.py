@@ -28,6 +28,7 @@ class Sdist:
 
     @property
     def file_name(self) -> str:
+        """Of the archive."""
         return f"{self.name.replace('-', '_')}-{self.version}.tar.gz"
 
 

@@ -33,16 +33,20 @@ class Stamp:
         self.steps: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def holds(self, step: str, digest: str) -> bool:
+        """Whether a step is complete, made from what has this digest."""
         return self.steps.get(step) == digest
 
     def begin(self) -> None:
+        """No step holds from now on, until one is complete."""
         self.path.unlink(missing_ok=True)
 
     def complete(self, step: str, digest: str) -> None:
+        """Notes a step, and those before it."""
         self.steps[step] = digest
         self.restore()
 
     def restore(self) -> None:
+        """Writes what held before `begin`."""
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.steps), encoding="utf-8")
         temporary.replace(self.path)

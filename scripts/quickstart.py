@@ -43,6 +43,7 @@ class ProgressLine:
         self._node = progress.node
 
     def close(self) -> None:
+        """Ends the line."""
         if sys.stdout.isatty():
             print()
 

@@ -52,10 +52,12 @@ class Node:
 
     @property
     def sockets(self) -> list[Socket]:
+        """Its inputs that are linked."""
         return [entry for entry in self.inputs if isinstance(entry, Socket)]
 
     @property
     def widgets(self) -> list[Widget]:
+        """Its inputs that hold a value."""
         return [entry for entry in self.inputs if isinstance(entry, Widget)]
 
 

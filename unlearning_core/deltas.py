@@ -22,6 +22,7 @@ class FullDelta(nn.Module):
         return self.diff
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The changed weight, of the weight's shape and type."""
         return weight + self.diff.to(weight)
 
     def train_only(self, mask: Tensor) -> None:
@@ -62,6 +63,7 @@ class LowRankDelta(nn.Module):
         self.mask = mask
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The changed weight, of the weight's shape and type."""
         return weight + self.change().to(weight)
 
     def tensors(self, name: str) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ class Need:
 
     @property
     def total(self) -> int:
+        """With the model's copy."""
         return self.weights + self.extra
 
     def check(self, free: int, settings: Settings) -> None:

@@ -73,6 +73,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
+        """Reads what `to_metadata` wrote. Raises ValueError, TypeError or KeyError for something else."""
         fields = json.loads(text)
         return cls(**{**fields, "base": Fingerprint(**fields["base"])})
 

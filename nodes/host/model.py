@@ -37,10 +37,12 @@ class ComfyModel:
 
     @property
     def device(self) -> torch.device:
+        """Where latents and deltas live."""
         return self.patcher.load_device
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Any]:
+        """ComfyUI's conditioning of each prompt; one that was encoded before is kept."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded]
         for prompt in new:
             self._encoded[prompt] = encode_prompt(self.clip, prompt)
@@ -49,6 +51,9 @@ class ComfyModel:
         return [self._encoded[prompt] for prompt in prompts]
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
+        """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning, through ComfyUI's own
+        `apply_model`; differentiable.
+        """
         joined = comfy.samplers.cond_cat([self._conds_for(cond, x) for cond in conds])
         batch = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in joined.items()}
         options = {
@@ -81,9 +86,11 @@ class ComfyModel:
         return {name: value.process_cond(batch_size=1, area=None) for name, value in entries[0]["model_conds"].items()}
 
     def sigmas(self, steps: int) -> Tensor:
+        """ComfyUI's "simple" noise levels: [steps + 1], falling, the last one 0."""
         return comfy.samplers.calculate_sigmas(self.model_sampling, "simple", steps).to(self.device)
 
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        """KSampler's first latents [len(seeds), C, H, W]; size in pixels. Raises ValueError as `check_size`."""
         latent = empty_latent(self.patcher, width, height)
         noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds]).to(self.device)
         sigma_max = self.model_sampling.sigma_max.to(noise)
@@ -91,6 +98,7 @@ class ComfyModel:
 
     @torch.no_grad()
     def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Clean latents x0 [B, C, H, W] at noise level sigma [B], with unit noise of their shape."""
         return self.model_sampling.noise_scaling(sigma.view(-1, *[1] * (x0.ndim - 1)), noise, x0)
 
     def latents(self, samples: Tensor) -> Tensor:
@@ -98,16 +106,20 @@ class ComfyModel:
         return self.patcher.model.process_latent_in(samples)
 
     def weights(self) -> dict[str, Tensor]:
+        """Every weight that a patch may change, under its patch name, without the patches on the MODEL."""
         return base_weights(self.patcher)
 
     def changes(self) -> dict[str, Tensor]:
+        """What the patches on the MODEL add to those weights, in fp32 on the CPU."""
         return patch_changes(self.patcher)
 
     def module(self, name: str) -> nn.Module:
+        """The module that owns the weight `name`, or the fused one that it is a part of."""
         return comfy.utils.get_attr(self.patcher.model, self.places[name].key.rpartition(".")[0])
 
     @contextmanager
     def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Within the context, ComfyUI applies `deltas[name]` to each weight, and the network can be trained."""
         places = [self._functions(name) for name in deltas]
         before = [getattr(module, functions) for module, functions in places]
         try:

@@ -28,6 +28,7 @@ class Rounding(NamedTuple):
 
     @property
     def harms(self) -> bool:
+        """Whether the user should be told."""
         return self.kept < LEAST_KEPT or self.noise > MOST_NOISE
 
 

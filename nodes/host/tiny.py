@@ -47,6 +47,7 @@ class TinyT2I(comfy.supported_models_base.BASE):
     memory_usage_factor = 1.0
 
     def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> comfy.model_base.ModelType:
+        """v-prediction."""
         return comfy.model_base.ModelType.V_PREDICTION
 
 
@@ -150,4 +151,5 @@ def load_vae(folder: Path) -> comfy.sd.VAE:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
+    """A safetensors file's tensors on the CPU."""
     return comfy.utils.load_torch_file(str(path), safe_load=True)

@@ -18,6 +18,7 @@ def save_pipeline(
     tokenizer: CLIPTokenizer,
     scheduler: DDPMScheduler,
 ) -> None:
+    """Writes the folder."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,

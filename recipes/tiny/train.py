@@ -38,6 +38,7 @@ EMA = 0.999
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for icons, checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
@@ -202,6 +203,7 @@ def make_denoiser() -> tuple[UNet2DConditionModel, CLIPTextModel]:
 
 
 def train_denoiser(latents: Tensor, work: Path, device: str) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """U-Net and text encoder on latents [concepts, styles, count, 4, 16, 16]; the loss is on v."""
     torch.manual_seed(0)
     unet, text_encoder = (module.to(device).train() for module in make_denoiser())
     tokenizer = make_tokenizer(vocabulary())

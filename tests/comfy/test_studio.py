@@ -28,21 +28,23 @@ def vae(pack: Callable[[str], ModuleType]) -> Any:
 def drawn(
     pack: Callable[[str], ModuleType], model: Any, clip: Any, vae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., int]:
-    """Draws one picture with a new studio and tells how many went through sampling."""
-    studio = pack("nodes.host.drawing")
-    monkeypatch.setattr(studio.folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    """Draws one picture in a new studio and tells how many went through sampling."""
+    drawing, library = pack("nodes.host.drawing"), pack("unlearning_core.metrics.studio")
+    monkeypatch.setattr(drawing.folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    asked: list[int] = []
+
+    def counting(self: Any, model: Any, prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+        asked.append(len(prompt_seeds))
+        return picture()
+
+    monkeypatch.setattr(drawing.ComfyDrawing, "draw", counting)
 
     def draw(patcher: Any = model, prompt: str = "a frog", fresh: bool = False, **changes: Any) -> int:
-        asked: list[int] = []
-
-        def counting(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
-            asked.append(len(prompt_seeds))
-            return picture()
-
+        asked.clear()
+        settings = drawing.KSamplerSettings(**(SAMPLING | changes))
         with torch.inference_mode():
-            made = studio.Studio(clip, vae, **(SAMPLING | changes), pictures=1, fresh=fresh)
-            monkeypatch.setattr(made, "bare", lambda patcher: counting)
-            made.cached(patcher)([(prompt, 0)])
+            made = drawing.ComfyDrawing(clip, vae, settings, lambda count: None)
+            library.Studio(made, drawing.picture_cache(fresh)).cached(patcher)([(prompt, 0)])
         return sum(asked)
 
     return draw

@@ -13,6 +13,7 @@ from downloads import ROOT
 
 ROOMS = ("unlearning_core", "nodes", "recipes", "benchmarks", "scripts", "tests")
 LINES, PARAMETERS = 400, 6
+COMFYUI = {"define_schema", "execute", "fingerprint_inputs", "validate_inputs"}  # documented there
 
 # The library from bottom to top: a module imports what stands before it, or in its own line.
 LIBRARY = (
@@ -131,3 +132,33 @@ def parameters(name: str) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             yield node.name, len([each for each in arguments if each.arg not in ("self", "cls")])
+
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def definitions(name: str) -> Iterator[tuple[Definition, ast.ClassDef | None]]:
+    """The public classes, functions and methods of a module, methods with their class."""
+    tree = ast.parse(sources()[name].read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield node, None
+            methods = node.body if isinstance(node, ast.ClassDef) else []
+            for method in methods:
+                if isinstance(method, Definition) and not method.name.startswith("_"):
+                    assert isinstance(node, ast.ClassDef)
+                    yield method, node
+
+
+@cache
+def documented_methods() -> set[str]:
+    """Names of methods that some class documents, for those that override them."""
+    pairs = (pair for name in sources() if not name.startswith("tests") for pair in definitions(name))
+    return {node.name for node, owner in pairs if owner and ast.get_docstring(node)} | COMFYUI
+
+
+@pytest.mark.parametrize("name", [name for name in sources() if not name.startswith("tests")])
+def test_public_definitions_are_documented(name: str) -> None:
+    bare = [(node.name, owner) for node, owner in definitions(name) if not ast.get_docstring(node)]
+    missing = [each for each, owner in bare if not (owner and owner.bases and each in documented_methods())]
+    assert not missing, f"{name}: {', '.join(missing)} need a docstring: shapes, units, ranges, errors, source"

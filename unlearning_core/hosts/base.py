@@ -43,6 +43,7 @@ class DiffusersModel(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where latents and deltas live."""
         return self.pipeline.device
 
     @staticmethod
@@ -89,12 +90,17 @@ class DiffusersModel(ABC):
         return self.downscale * self.patch_size
 
     def sigmas(self, steps: int) -> Tensor:
+        """Noise levels [steps + 1], falling, the last one 0: ComfyUI's "simple" scheduler."""
         # ComfyUI's "simple" scheduler.
         sigmas = self.training_sigmas
         picked = [sigmas[-(1 + int(index * len(sigmas) / steps))] for index in range(steps)]
         return torch.stack([*picked, torch.zeros_like(picked[0])])
 
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        """Pure-noise latents [len(seeds), C, H, W] at the highest sigma, the same as ComfyUI's; size in pixels.
+
+        Raises ValueError as `check_size`.
+        """
         check_size(width, height, self.multiple)
         shape = (1, self.channels, height // self.downscale, width // self.downscale)
         noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
@@ -106,6 +112,7 @@ class DiffusersModel(ABC):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
+        """Pictures [B, H, W, 3] in 0..1 of clean latents [B, C, h, w]."""
         vae = self.pipeline.vae
         pictures = vae.decode((latents / vae.config.scaling_factor + self._shift).to(vae.dtype)).sample.float()
         return ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1)
@@ -123,16 +130,20 @@ class DiffusersModel(ABC):
         return self.pipeline.vae.config.get("shift_factor") or 0.0
 
     def weights(self) -> dict[str, Tensor]:
+        """Every frozen weight that a patch may change, under its patch name, without the patches on it."""
         return {name: self._originals.get(name, parameter.data) for name, parameter in self._parameters.items()}
 
     def changes(self) -> dict[str, Tensor]:
+        """What the patches that are applied add to those weights, under the same names."""
         return dict(self._changes)
 
     def module(self, name: str) -> nn.Module:
+        """The module that owns the weight `name`."""
         return self._owners[name]
 
     @contextmanager
     def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Within the context, the weight `name` is `deltas[name](weight)`; after it, everything is as before."""
         attached = []
         try:
             for name, delta in deltas.items():

@@ -19,6 +19,7 @@ class Flux(FlowModel):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Text]:
+        """T5 tokens [256, D] and CLIP's pooled text of each prompt."""
         tokens, pooled, _ = self.pipeline.encode_prompt(
             list(prompts), None, device=self.device, max_sequence_length=256
         )
@@ -26,10 +27,12 @@ class Flux(FlowModel):
 
     @property
     def channels(self) -> int:
+        """Of a latent, which the transformer sees in patches of 2 x 2."""
         return self.denoiser.config.in_channels // 4
 
     @property
     def training_sigmas(self) -> Tensor:
+        """ComfyUI's table of noise levels, shifted as the scheduler says: [RESOLUTION], rising to 1."""
         scheduler = self.pipeline.scheduler
         times = torch.arange(1, RESOLUTION + 1, device=self.device) / RESOLUTION
         if not scheduler.config.use_dynamic_shifting:
@@ -37,6 +40,7 @@ class Flux(FlowModel):
         return scheduler.time_shift(scheduler.config.max_shift, 1.0, times)
 
     def velocity(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """The transformer's prediction, on packed latents at guidance GUIDANCE where the model has such an input."""
         dtype = self.denoiser.dtype
         batch, channels, height, width = x.shape
         packed = self.pipeline._pack_latents(x.to(dtype), batch, channels, height, width)

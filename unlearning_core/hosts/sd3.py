@@ -18,6 +18,7 @@ class StableDiffusion3(FlowModel):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Text]:
+        """CLIP and T5 tokens [77 + T5_TOKENS, D] and the pooled text of each prompt."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(
             list(prompts),
             None,
@@ -30,7 +31,9 @@ class StableDiffusion3(FlowModel):
 
     @property
     def training_sigmas(self) -> Tensor:
+        """The scheduler's noise levels, rising."""
         return self.pipeline.scheduler.sigmas.flip(0).to(self.device, torch.float32)
 
     def velocity(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """The transformer's prediction; its timestep is 1000 sigma."""
         return self.denoiser(x.to(self.denoiser.dtype), tokens, pooled, 1000 * sigma).sample.float()

@@ -31,27 +31,33 @@ class StableDiffusion(DiffusersModel):
 
     @staticmethod
     def may_change(parameter: Tensor) -> bool:
+        """Every parameter."""
         return True
 
     @staticmethod
     def patch_name(name: str) -> str:
+        """kohya's name."""
         return unet_name(name)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Text]:
+        """CLIP tokens [77, D] of each prompt."""
         tokens, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)
         return [Text(row) for row in tokens.float()]
 
     @property
     def training_sigmas(self) -> Tensor:
+        """sigma = sqrt((1 - alphas_cumprod) / alphas_cumprod) of the trained timesteps, rising."""
         alphas_cumprod = self.pipeline.scheduler.alphas_cumprod.to(self.device, torch.float32)
         return ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
 
     @property
     def noise_scale(self) -> float:
+        """sqrt(sigma_max^2 + 1), as ComfyUI scales the first latent."""
         return float((self.training_sigmas[-1] ** 2 + 1) ** 0.5)
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
+        """The denoised latents of x [B, C, H, W] at sigma [B], from the U-Net's eps or v prediction."""
         # As in k-diffusion's DiscreteEpsDDPMDenoiser: the nearest trained timestep in log sigma.
         distance = (sigma.log()[:, None] - self.training_sigmas.log()[None]).abs()  # [B, timesteps]
         s = sigma.view(-1, 1, 1, 1)
@@ -67,6 +73,7 @@ class StableDiffusion(DiffusersModel):
         return None
 
     def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """x0 + sigma * noise, for latents [B, C, H, W] and sigma [B]."""
         return x0 + sigma.view(-1, 1, 1, 1) * noise
 
 
@@ -75,6 +82,7 @@ class StableDiffusionXL(StableDiffusion):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Text]:
+        """Tokens [77, D] of both encoders side by side, and the pooled text of each prompt."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(
             list(prompts), device=self.device, do_classifier_free_guidance=False
         )
