@@ -92,11 +92,12 @@ class RetentionMetric(MeasuringNode):
         retention = measure(base, unlearned, comparison, settings, studio.bare(base_model))
         sheet = retention_sheet(base, unlearned, comparison.lpips, retention)
         distance = math.nan if retention.forget_distance is None else retention.forget_distance
+        report = retention_report(retention)
         return Result(
-            retention_report(retention),
+            report,
             retention_page(retention),
             first=(retention.integrity, distance),
-            last=(sheet, patch and patch.with_integrity(retention.summary())),
+            last=(sheet, patch and patch.with_integrity(report.summary)),
             pictures=(sheet,),
         )
 
