@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -10,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.bank import UserLatents
-from ..unlearning_core.methods import METHODS, Method
+from ..unlearning_core.methods import METHODS, Method, groups
 from ..unlearning_core.model import SELECTIONS
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, all_prompts
 from ..unlearning_core.train import Settings
@@ -67,7 +68,7 @@ class UnlearnConcept(io.ComfyNode):
                     multiline=True,
                     default="",
                     tooltip="What to draw instead: one line for all forget prompts, or one line each. Empty is the "
-                    "empty prompt. ESD and Saddle do not push towards it.",
+                    f"empty prompt. Only held, not aimed at, by {listed(groups.ignoring_overwrite())}.",
                 ),
                 io.String.Input(
                     "retain_prompts",
@@ -75,14 +76,9 @@ class UnlearnConcept(io.ComfyNode):
                     default="",
                     placeholder="Held when this is empty:\n" + "\n".join(DEFAULT_RETAIN),
                     tooltip="What to hold: one prompt a line. The empty prompt and the overwrite prompts are always "
-                    "held too. OVW, Saddle and ESD do not use it when help_weight is 0.",
+                    f"held too. When help_weight is 0, not used by {listed(groups.ignoring_retain())}.",
                 ),
-                io.DynamicCombo.Input(
-                    "method",
-                    options=methods,
-                    tooltip="The unlearning method, with its options. uce and nullspace solve in closed form: steps, "
-                    "learning_rate, size and latents are not used.",
-                ),
+                io.DynamicCombo.Input("method", options=methods, tooltip=method_tooltip()),
                 number_input(SETTINGS["steps"]),
                 number_input(SETTINGS["learning_rate"]),
                 io.Combo.Input(
@@ -155,6 +151,24 @@ class UnlearnConcept(io.ComfyNode):
         if warning:
             show(warning, cls.hidden.unique_id)
         return io.NodeOutput(apply_patch(model, patch, 1.0), patch)
+
+
+def method_tooltip() -> str:
+    """A line for each method."""
+    lines = [f"{name} - {kind.label}: {kind.summary}." for name, kind in METHODS.items()]
+    return "\n".join(
+        [
+            "The unlearning method, with its options. Under the forget prompt:",
+            *lines,
+            "Without training, so that steps, learning_rate, size and latents are not used: "
+            f"{listed(groups.closed_forms())}.",
+        ]
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b`."""
+    return ", ".join(names)
 
 
 def prompts_of(inputs: Inputs) -> Prompts:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocks import Block
 from downloads import ROOT
 from workflow_graph import Graph, Node, Note, Output, Socket, Widget, api_format, ui_format
 
 WORKFLOWS = ROOT / "workflows"
 README = ROOT / "README.md"
-START, END = "<!-- families: made by scripts/workflows.py -->", "<!-- /families -->"
+BLOCK = Block("families", "scripts/workflows.py")
 FOLDERS = {  # below ComfyUI's models folder, by the widget that chooses a file there
     "ckpt_name": "checkpoints",
     "unet_name": "diffusion_models",
@@ -318,12 +319,8 @@ def generated_texts(families: Sequence[Family] = FAMILIES) -> dict[Path, str]:
 
 def with_families(readme: str, families: Sequence[Family]) -> str:
     """README.md's text with a table of the families between its two comments. Raises ValueError without them."""
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"README.md needs the lines {START!r} and {END!r} around the table of the families")
     rows = ["| workflow | model | for the API |", "|---|---|---|", *map(_row, families)]
-    return "\n".join([f"{before}{start}", *rows, f"{end}{after}"])
+    return BLOCK.fill(readme, rows, README.name)
 
 
 def _row(family: Family) -> str:

@@ -12,19 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from blocks import write_changed
 from downloads import ROOT
 from family_workflows import FAMILIES, WORKFLOWS, generated_texts, graph
 from workflow_thumbnails import alike, thumbnail
-
-
-def write_texts() -> list[Path]:
-    """Write the JSON files and README.md; return those that changed."""
-    changed = []
-    for path, text in generated_texts().items():
-        if not (path.exists() and path.read_text(encoding="utf-8") == text):
-            path.write_text(text, encoding="utf-8", newline="\n")
-            changed.append(path)
-    return changed
 
 
 def write_thumbnails() -> list[Path]:
@@ -42,7 +33,7 @@ def main() -> None:
     """Run the command."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
-        changed = write_texts() + write_thumbnails()
+        changed = write_changed(generated_texts()) + write_thumbnails()
     except ValueError as error:
         sys.exit(str(error))
     for path in changed:

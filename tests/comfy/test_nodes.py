@@ -128,7 +128,7 @@ def test_patch_of_another_base_is_refused(
         ({"overwrite_prompt": "a dog\na bear"}, "2 lines for 1 forget prompts"),
         ({"steps": 0}, "smaller than min of 1"),
         ({"method.help_weight": -1.0}, "smaller than min of 0"),
-        ({"method": "magic"}, "method: unknown; choose one of uce, "),
+        ({"method": "magic"}, f"method: unknown; choose one of {', '.join(METHODS)}"),
         ({"rank": -1}, "rank: -1 is out of range"),
         ({"method": "uce", "rank": 4}, "set rank to 0"),
         ({"method": "nullspace", "weights": "attention"}, "needs text_projections"),
@@ -313,3 +313,9 @@ def test_every_node_is_in_a_workflow_and_described(server: Server) -> None:
     workflows = (json.loads(path.read_text()) for path in QUICKSTART.parent.glob("*.json"))
     used = {node["class_type"] for workflow in workflows for node in workflow.values()}
     assert used & nodes.keys() == nodes.keys() - {"LoadPatchedModel"}
+
+
+def test_method_tooltip_tells_of_every_method(server: Server) -> None:
+    inputs = server._request("/object_info/UnlearnConcept")["UnlearnConcept"]["input"]["required"]
+    tooltip = inputs["method"][1]["tooltip"]
+    assert all(f"{name} - {kind.label}: {kind.summary}." in tooltip for name, kind in METHODS.items())

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from downloads import ROOT
-from family_workflows import END, FAMILIES, README, START, WORKFLOWS, Family, generated_texts, graph, with_families
+from family_workflows import BLOCK, FAMILIES, README, WORKFLOWS, Family, generated_texts, graph, with_families
 from workflow_thumbnails import alike, thumbnail
 
 TEXTS = generated_texts()
 SD15 = FAMILIES[0]
+START, END = BLOCK.start, BLOCK.end
 OTHERS = {"quickstart", "compare", "forgetting"}  # made in ComfyUI
 ADVICE = "is not what is written for its family: run `python scripts/workflows.py`"
 

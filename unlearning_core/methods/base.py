@@ -18,20 +18,25 @@ from ..options import check_ranges, option
 from ..progress import Reporter
 
 HELP = "weight of L_help, which holds the retain prompts; 0 switches it off"
+OWN_READING = (
+    "this project's reading of the name in Schioppa, Hoogeboom, Heek, "
+    '"Model Integrity when Unlearning with T2I Diffusion Models" (arXiv 2411.02068)'
+)
 
 
 @dataclass(frozen=True)
 class Method(ABC):
     """An unlearning method. A subclass adds its own options as fields; one outside its range is a ValueError.
 
-    Documentation, help page and tooltips are made from the class.
+    Documentation, help page and tooltips are made from the class: see scripts/documentation.py.
     """
 
     label: ClassVar[str]
     summary: ClassVar[str]  # what it does under the forget prompt, in one line
-    equation: ClassVar[str]  # the loss L, or the solution W*
+    equation: ClassVar[str]  # the loss, or the solution W*; below it, what its letters are
     source: ClassVar[str]  # paper and equation
     weights: ClassVar[str]  # the selection of weights that the reference changes
+    uses_overwrite: ClassVar[bool] = True  # whether it aims at the overwrite prompt, which every method may hold
     low_rank: ClassVar[bool] = True  # whether its change can be low rank
 
     def __post_init__(self) -> None:

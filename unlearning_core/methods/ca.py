@@ -1,10 +1,4 @@
-"""CA, Concept Ablation: on the overwrite prompt's pictures, predict under the forget prompt as under their own prompt.
-
-    L = ||e(x_o, c_f) - sg e(x_o, c_o)||^2
-
-x_o are noised pictures of the overwrite prompt, the anchor. Kumari, Zhang, Wang, Shechtman, Zhang, Zhu, "Ablating
-Concepts in Text-to-Image Diffusion Models" (arXiv 2303.13516), the model-based objective.
-"""
+"""CA, Concept Ablation: what the model predicts under the overwrite prompt, the anchor, becomes the forget prompt's."""
 
 from __future__ import annotations
 
@@ -24,6 +18,12 @@ class Ca(GradientMethod):
     """The model-based CA objective; it has no option of its own."""
 
     label: ClassVar[str] = "CA (Concept Ablation)"
+    summary: ClassVar[str] = "on the overwrite prompt's pictures, predict as under that prompt"
+    equation: ClassVar[str] = "||e(x_o, c_f) - sg e(x_o, c_o)||^2"
+    source: ClassVar[str] = (
+        'Kumari, Zhang, Wang, Shechtman, Zhang, Zhu, "Ablating Concepts in Text-to-Image Diffusion Models" '
+        "(arXiv 2303.13516), the model-based objective"
+    )
     weights: ClassVar[str] = "cross_attention_kv"
     guides: ClassVar[tuple[int, ...]] = (1,)
     noised: ClassVar[bool] = True

@@ -1,10 +1,6 @@
 """Null-space edit: as UCE, in the directions that no retain token has, so that what they give stays exactly.
 
-    W* = W + sum (v* - W c) c^T N (N^T (sum c c^T) N + ridge * I)^-1 N^T,   v* = W c_o
-
-over forget tokens c. The columns of N are the eigenvectors of the retain tokens' Gram matrix whose singular values are
-below `tolerance` times the largest. The idea is that of Li and others, "SPEED: Scalable, Precise, and Efficient Concept
-Erasure for Diffusion Models" (arXiv 2503.07392); its filtering and augmentation of the retain set are not here.
+The paper's filtering and augmentation of the retain set are not here.
 """
 
 from __future__ import annotations
@@ -24,6 +20,16 @@ class NullSpace(ClosedForm):
     """How much of the space counts as empty."""
 
     label: ClassVar[str] = "Null space (closed form)"
+    summary: ClassVar[str] = "as uce, without touching what the retain prompts use"
+    equation: ClassVar[str] = (
+        "W* = W + sum (v* - W c) c^T N (N^T (sum c c^T) N + ridge * I)^-1 N^T, v* = W c_o\n"
+        "over forget tokens c; N: eigenvectors of the retain tokens' Gram matrix whose singular values are below\n"
+        "tolerance times the largest"
+    )
+    source: ClassVar[str] = (
+        'the idea of Li and others, "SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models" '
+        "(arXiv 2503.07392)"
+    )
     weights: ClassVar[str] = "text_projections"
 
     tolerance: float = option(1e-6, 1e-7, 1.0, "relative size up to which retain tokens count as zero", step=1e-6)

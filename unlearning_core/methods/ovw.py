@@ -1,10 +1,4 @@
-"""OVW, overwrite: under the forget prompt, predict what the base predicts under the overwrite prompt.
-
-    L = ||e(x, c_f) - e0(x, c_o)||^2 + help_weight * L_help
-
-This project's reading of the name in Schioppa, Hoogeboom, Heek, "Model Integrity when Unlearning with T2I Diffusion
-Models" (arXiv 2411.02068).
-"""
+"""OVW, overwrite: under the forget prompt, predict what the base predicts under the overwrite prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..options import option
-from .base import HELP, GradientMethod, Step
+from .base import HELP, OWN_READING, GradientMethod, Step
 
 
 @dataclass(frozen=True)
@@ -23,6 +17,9 @@ class Ovw(GradientMethod):
     """The OVW objective."""
 
     label: ClassVar[str] = "OVW (overwrite)"
+    summary: ClassVar[str] = "draw what the base draws under the overwrite prompt"
+    equation: ClassVar[str] = "||e(x, c_f) - e0(x, c_o)||^2 + help_weight * L_help"
+    source: ClassVar[str] = OWN_READING
     weights: ClassVar[str] = "cross_attention_kv"
     guides: ClassVar[tuple[int, ...]] = (0, 1)
 

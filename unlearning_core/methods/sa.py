@@ -1,10 +1,6 @@
 """SA, Selective Amnesia: learn surrogate pictures under the forget prompt, replay the rest, stay near in the weights.
 
-    L = ||e(x_o, c_f) - noise||^2 + ||e(x_r, c_r) - noise||^2 + penalty * sum F * (theta - theta_0)^2
-
-x_o are noised pictures of the overwrite prompt (the surrogate), x_r of the retain prompts, and F is the diagonal of the
-Fisher information, the mean square of the denoising loss's gradient, on the latter. Heng, Soh, "Selective Amnesia: A
-Continual Learning Approach to Forgetting in Deep Generative Models" (arXiv 2305.10120).
+The surrogate pictures are those of the overwrite prompt.
 """
 
 from __future__ import annotations
@@ -29,6 +25,15 @@ class Sa(GradientMethod):
     """The SA objective."""
 
     label: ClassVar[str] = "SA (Selective Amnesia)"
+    summary: ClassVar[str] = "learn the overwrite prompt's pictures, and stay near the base in the weights"
+    equation: ClassVar[str] = (
+        "||e(x_o, c_f) - noise||^2 + ||e(x_r, c_r) - noise||^2 + penalty * sum F * (theta - theta_0)^2\n"
+        "F: diagonal of the Fisher information, the mean square of the gradient of ||e(x_r, c_r) - noise||^2"
+    )
+    source: ClassVar[str] = (
+        'Heng, Soh, "Selective Amnesia: A Continual Learning Approach to Forgetting in Deep Generative Models" '
+        "(arXiv 2305.10120)"
+    )
     weights: ClassVar[str] = "cross_attention"
     guides: ClassVar[tuple[int, ...]] = (1,)
     noised: ClassVar[bool] = True

@@ -1,11 +1,7 @@
 """Saddle: hold the retain prompts under the constraint that the forget prompts' predictions move far enough.
 
-    min over the weights, max over m >= 0:  help_weight * L_help + m * (tau - L_forget),
-    L_forget = ||e(x, c_f) - e0(x, c_f)||^2,  tau = margin * ||e0(x, c_f) - e0(x, "")||^2
-
-by gradient descent on the weights and ascent on the multiplier m. tau is relative to what the prompt does in the base,
-so one margin suits all models. This project's reading of the name in Schioppa, Hoogeboom, Heek, "Model Integrity when
-Unlearning with T2I Diffusion Models" (arXiv 2411.02068).
+Gradient descent on the weights, ascent on the multiplier m. tau is relative to what the prompt does in the base, so one
+margin suits all models.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..options import option
-from .base import HELP, GradientMethod, Objective, Step, Training
+from .base import HELP, OWN_READING, GradientMethod, Objective, Step, Training
 
 SMOOTHING = 0.8  # of L_forget over steps: a few latents at random sigmas say little about the constraint
 
@@ -28,6 +24,13 @@ class Saddle(GradientMethod):
     """The Lagrangian's options."""
 
     label: ClassVar[str] = "Saddle (constrained)"
+    summary: ClassVar[str] = "move a set distance away, held back by the retain prompts"
+    equation: ClassVar[str] = (
+        "min over the weights, max over m >= 0: help_weight * L_help + m * (tau - L_forget)\n"
+        'L_forget = ||e(x, c_f) - e0(x, c_f)||^2, tau = margin * ||e0(x, c_f) - e0(x, "")||^2'
+    )
+    source: ClassVar[str] = OWN_READING
+    uses_overwrite: ClassVar[bool] = False
     weights: ClassVar[str] = "cross_attention_kv"
 
     help_weight: float = option(5.0, 0.0, 1000.0, HELP)

@@ -1,13 +1,8 @@
 """SalUn, saliency unlearning: under the forget prompt, predict what the model itself predicts under another prompt.
 
-    L = ||e(x, c_f) - sg e(x, c_o)||^2 + retain_weight * ||e(x_r, c_r) - noise||^2
-
-on noised pictures, and only in the weights with the largest gradient of the forget pictures' denoising loss. Fan, Liu,
-Zhang, Wong, Wei, Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency" (arXiv 2310.12508).
-The pseudo prompt is the overwrite prompt.
-
-A full change is exactly zero in the other weights. LoRA factors are trained by the gradient of the salient weights
-alone, but their product reaches the others too.
+The weights with the largest gradient of the forget pictures' denoising loss train. The pseudo prompt is the overwrite
+prompt. A full change is exactly zero in the other weights. LoRA factors are trained by the gradient of the salient
+weights alone, but their product reaches the others too.
 """
 
 from __future__ import annotations
@@ -32,6 +27,15 @@ class Salun(GradientMethod):
     """The SalUn objective."""
 
     label: ClassVar[str] = "SalUn (saliency)"
+    summary: ClassVar[str] = "draw as under the overwrite prompt, in the weights that matter most to the concept"
+    equation: ClassVar[str] = (
+        "||e(x, c_f) - sg e(x, c_o)||^2 + retain_weight * ||e(x_r, c_r) - noise||^2\n"
+        "in the weights with the largest gradient of ||e(x, c_f) - noise||^2"
+    )
+    source: ClassVar[str] = (
+        'Fan, Liu, Zhang, Wong, Wei, Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in '
+        'Both Image Classification and Generation" (arXiv 2310.12508)'
+    )
     weights: ClassVar[str] = "cross_attention"
     noised: ClassVar[bool] = True
     uses_retain: ClassVar[bool] = True

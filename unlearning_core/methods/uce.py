@@ -1,10 +1,4 @@
-"""UCE, unified concept editing: each text projection maps the forget tokens where it mapped the overwrite tokens.
-
-    W* = (ridge * W + sum v* c^T) (ridge * I + sum c c^T)^-1
-
-over forget tokens c with v* = W c_o, and over retain tokens with v* = W c times retain_weight. Gandikota, Orgad,
-Belinkov, Materzynska, Bau, "Unified Concept Editing in Diffusion Models" (arXiv 2308.14761).
-"""
+"""UCE, unified concept editing: each text projection maps the forget tokens where it mapped the overwrite tokens."""
 
 from __future__ import annotations
 
@@ -23,6 +17,14 @@ class Uce(ClosedForm):
     """The UCE equation's weights."""
 
     label: ClassVar[str] = "UCE (closed form)"
+    summary: ClassVar[str] = "map the text where the overwrite prompt goes: seconds, no training"
+    equation: ClassVar[str] = (
+        "W* = (ridge * W + sum v* c^T) (ridge * I + sum c c^T)^-1\n"
+        "over forget tokens c with v* = W c_o, and over retain tokens with v* = W c, times retain_weight"
+    )
+    source: ClassVar[str] = (
+        'Gandikota, Orgad, Belinkov, Materzynska, Bau, "Unified Concept Editing in Diffusion Models" (arXiv 2308.14761)'
+    )
     weights: ClassVar[str] = "text_projections"
 
     ridge: float = option(0.5, 1e-6, 1e6, "weight of staying near the base's weights")

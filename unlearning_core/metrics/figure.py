@@ -50,6 +50,7 @@ class Figure:
     note: Callable[[Measured], str | None] = lambda measured: None  # what stands beside it in a node's table
     in_table: bool = True  # of a node
     in_leaderboard: bool = False
+    meaning: str = ""  # what the documentation says in place of `about`
 
     @property
     def label(self) -> str:
@@ -138,7 +139,15 @@ def _of_clip(key: str, heading: str, name: str, in_leaderboard: bool) -> Figure:
 
     about = f"{key.rsplit(' ', 1)[1]} prompts"
     return Figure(
-        key, heading, "{:.2f}", True, of("unlearned"), about, of_base=of("base"), in_leaderboard=in_leaderboard
+        key,
+        heading,
+        "{:.2f}",
+        True,
+        of("unlearned"),
+        about,
+        of_base=of("base"),
+        in_leaderboard=in_leaderboard,
+        meaning=f"how well pictures fit their {about}, 0 to 100",
     )
 
 
@@ -173,20 +182,73 @@ def judge_on_unlearned(measured: Measured) -> float | None:
 
 
 FIGURES = (  # in the order of tables
-    Figure("integrity", "I", "{:.4f}", False, _of_retention("integrity"), "integrity loss", in_leaderboard=True),
     Figure(
-        "interval", "95 % interval", "{0.low:.4f} to {0.high:.4f}", None, _of_retention("interval"), in_leaderboard=True
+        "integrity",
+        "I",
+        "{:.4f}",
+        False,
+        _of_retention("integrity"),
+        "integrity loss",
+        in_leaderboard=True,
+        meaning="integrity loss: mean LPIPS of the retain pictures",
+    ),
+    Figure(
+        "interval",
+        "95 % interval",
+        "{0.low:.4f} to {0.high:.4f}",
+        None,
+        _of_retention("interval"),
+        in_leaderboard=True,
+        meaning="of I, over the retain prompts",
     ),
     Figure("noise floor", "noise floor", "{:.1e}", None, _of_retention("noise_floor"), "I of the base against itself"),
-    Figure("forget distance", "forget distance", "{:.3f}", True, _of_retention("forget_distance"), in_leaderboard=True),
-    Figure("forget distance / I", "forget distance / I", "{:.1f}", True, distance_ratio),
+    Figure(
+        "forget distance",
+        "forget distance",
+        "{:.3f}",
+        True,
+        _of_retention("forget_distance"),
+        in_leaderboard=True,
+        meaning="mean LPIPS of the forget pictures",
+    ),
+    Figure(
+        "forget distance / I",
+        "forget distance / I",
+        "{:.1f}",
+        True,
+        distance_ratio,
+        meaning="how much further the forget pictures moved than the retain pictures",
+    ),
     _of_judge("ua", "UA", "forget pictures without the concept"),
     _of_judge("ira", "IRA", "retain pictures right, same domain"),
     _of_judge("cra", "CRA", "retain pictures right, other domain"),
-    Figure("base right", "judge's own accuracy (base pictures)", "{:.1%}", None, judge_on_base),
-    Figure("right", "judge's accuracy (unlearned pictures)", "{:.1%}", None, judge_on_unlearned, in_table=False),
+    Figure(
+        "base right",
+        "judge's own accuracy (base pictures)",
+        "{:.1%}",
+        None,
+        judge_on_base,
+        meaning="base's pictures that the judge names rightly",
+    ),
+    Figure(
+        "right",
+        "judge's accuracy (unlearned pictures)",
+        "{:.1%}",
+        None,
+        judge_on_unlearned,
+        in_table=False,
+        meaning="the same of the unlearned model's pictures, where the forgotten ones are to be wrong",
+    ),
     Figure("median", "median LPIPS", "{:.4f}", False, _of_retention("median"), "retain pictures"),
-    Figure("worst", "worst LPIPS", "{:.4f}", None, worst_lpips, note=worst_picture),
+    Figure(
+        "worst",
+        "worst LPIPS",
+        "{:.4f}",
+        None,
+        worst_lpips,
+        note=worst_picture,
+        meaning="of the retain picture that moved furthest",
+    ),
     *map(_of_similarity, SIMILARITIES),
     Figure(
         "frechet alexnet",
@@ -197,8 +259,26 @@ FIGURES = (  # in the order of tables
         "Fréchet distance from the base's pictures, AlexNet features",
         in_leaderboard=True,
     ),
-    Figure("fid", "FID", "{:.2f}", False, _of_quality("fid"), "from the base's pictures", in_leaderboard=True),
-    Figure("cmmd", "CMMD", "{:.4f}", False, _of_quality("cmmd"), "from the base's pictures", in_leaderboard=True),
+    Figure(
+        "fid",
+        "FID",
+        "{:.2f}",
+        False,
+        _of_quality("fid"),
+        "from the base's pictures",
+        in_leaderboard=True,
+        meaning="Fréchet distance from the base's pictures, Inception features",
+    ),
+    Figure(
+        "cmmd",
+        "CMMD",
+        "{:.4f}",
+        False,
+        _of_quality("cmmd"),
+        "from the base's pictures",
+        in_leaderboard=True,
+        meaning="maximum mean discrepancy from the base's pictures, CLIP embeddings",
+    ),
     _of_clip("clip score retain", "CLIPScore", "clip_score", in_leaderboard=True),
     _of_clip("clip score forget", "CLIPScore", "forget_clip_score", in_leaderboard=False),
 )

@@ -1,0 +1,128 @@
+"""Write the parts of the documentation that the code knows: methods, figures and nodes.
+
+    python scripts/documentation.py
+
+Run it with the Python of .venv after a change to a method, to the list of figures or to a node's help page. What is
+outside of the comments in README.md, nodes/web/docs and docs stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from blocks import Block, write_changed
+from downloads import ROOT
+from node_pages import NODES, node_pages
+
+sys.path.insert(0, str(ROOT))
+
+from unlearning_core.methods import METHODS, GradientMethod, Method, groups
+from unlearning_core.metrics.figure import FIGURES
+from unlearning_core.reports.tables import markdown_table
+
+COMMAND = "scripts/documentation.py"
+PROMPTS = ("forget", "overwrite")  # by their number in GradientMethod.guides
+BETTER = {True: "higher", False: "lower", None: ""}
+
+
+def method_table() -> list[str]:
+    """A row for each method."""
+    rows = [(f"`{name}`", kind.summary, listed([spec.name for spec in fields(kind)])) for name, kind in METHODS.items()]
+    return table(("method", "under the forget prompt", "own options"), rows)
+
+
+def method_groups() -> list[str]:
+    """What some methods have in common."""
+    return [
+        f"* Solved in closed form, without training: {listed(groups.closed_forms())}.",
+        f"* Only hold the overwrite prompt, and do not aim at it: {listed(groups.ignoring_overwrite())}.",
+        f"* Do not use the retain prompts when help_weight is 0: {listed(groups.ignoring_retain())}.",
+        f"* Hold numbers for each selected weight, whatever the rank: {listed(groups.holding_numbers())}.",
+    ]
+
+
+def method_sections() -> list[str]:
+    """A section for each method."""
+    return [line for name, kind in METHODS.items() for line in _section(name, kind)]
+
+
+def _section(name: str, kind: type[Method]) -> Iterator[str]:
+    yield from ("", f"### {kind.label}: `{name}`", "", f"Under the forget prompt: {kind.summary}.", "")
+    yield from (f"    {line}" for line in kind.equation.splitlines())
+    yield from ("", f"* Source: {kind.source}.", f"* Weights: `{kind.weights}`{'' if kind.low_rank else ', no LoRA'}.")
+    if issubclass(kind, GradientMethod):
+        yield f"* Trains on {latents(kind)}."
+    for spec in fields(kind):
+        low, high, text = (spec.metadata[key] for key in ("low", "high", "help"))
+        yield f"* `{spec.name}` = {spec.default:g}, {low:g} to {high:g}: {text}."
+
+
+def latents(kind: type[GradientMethod]) -> str:
+    """Where x, x_o and x_r are."""
+    what = "noised pictures" if kind.noised else "trajectories"
+    prompts = [PROMPTS[guide] for guide in kind.guides] + ["retain"] * kind.uses_retain
+    return f"{what} of the {' and '.join(prompts)} prompts"
+
+
+def figure_table() -> list[str]:
+    """A row for each figure of a report."""
+    rows = [
+        (f"`{figure.key}`", figure.heading, figure.meaning or figure.about, BETTER[figure.higher_is_better])
+        for figure in FIGURES
+    ]
+    return table(("key", "heading", "what it is", "better"), rows)
+
+
+def node_table() -> list[str]:
+    """A row for each node."""
+    rows = [(f"[{page.title}]({page.path.relative_to(ROOT).as_posix()})", page.sentence) for page in node_pages()]
+    return table(("node", "what it does"), rows)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Its lines."""
+    return markdown_table(head, rows).splitlines()
+
+
+def listed(names: list[str]) -> str:
+    """The names as code."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
+    ROOT / "README.md": {"nodes": node_table, "methods": method_table},
+    NODES / "web" / "docs" / "UnlearnConcept.md": {"methods": method_table, "groups": method_groups},
+    ROOT / "docs" / "methods.md": {"methods": method_sections},
+    ROOT / "docs" / "figures.md": {"figures": figure_table},
+}
+
+
+def generated_texts() -> dict[Path, str]:
+    """Every file with generated parts, with its content. Raises ValueError when a file lacks the comments."""
+    texts = {}
+    for path, parts in PARTS.items():
+        text = path.read_text(encoding="utf-8")
+        for name, lines in parts.items():
+            text = Block(name, COMMAND).fill(text, lines(), path.name)
+        texts[path] = text
+    return texts
+
+
+def main() -> None:
+    """Run the command."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    try:
+        changed = write_changed(generated_texts())
+    except ValueError as error:
+        sys.exit(str(error))
+    for path in changed:
+        print(path.relative_to(ROOT))
+    print(f"{len(METHODS)} methods, {len(FIGURES)} figures, {len(changed)} files written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A diffusion model small enough to follow by hand: its noise prediction is e(x, prompt) = (weight . token) * x.
+
+All latents have one number and stand at sigma 1, so the denoising target is x - x0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from unlearning_core.bank import BankItem, Batch, LatentSet
+from unlearning_core.model import noise_prediction
+
+WEIGHT = "toy.weight"
+
+
+class ToyModel:
+    """`tokens` holds a vector for each prompt."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, weight: Sequence[float], tokens: Mapping[str, Sequence[float]]) -> None:
+        self.weight = torch.tensor(weight)
+        self.tokens = {prompt: torch.tensor(token) for prompt, token in tokens.items()}
+        self.deltas: Mapping[str, nn.Module] = {}
+
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        return [self.tokens[prompt] for prompt in prompts]
+
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Tensor]) -> Tensor:
+        weight = self.deltas[WEIGHT](self.weight) if self.deltas else self.weight
+        strength = torch.stack(list(conds)) @ weight
+        return x - (sigma * strength).view(-1, 1, 1, 1) * x
+
+    def weights(self) -> dict[str, Tensor]:
+        return {WEIGHT: self.weight}
+
+    def changes(self) -> dict[str, Tensor]:
+        return {}
+
+    @contextmanager
+    def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
+        self.deltas = deltas
+        yield
+        self.deltas = {}
+
+    def sigmas(self, steps: int) -> Tensor:
+        raise NotImplementedError
+
+    def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        raise NotImplementedError
+
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def module(self, name: str) -> nn.Module:
+        raise NotImplementedError
+
+
+def latents(*values: float) -> Tensor:
+    """[N, 1, 1, 1]."""
+    return torch.tensor(values).view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class InTurn(LatentSet):
+    """Latents that come one after the other, in place of random ones."""
+
+    turn: Iterator[int] = field(default_factory=count)
+
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        chosen = [next(self.turn) % len(self.items) for _ in range(count)]
+        x, e_cond, e_uncond, e_overwrite = (
+            stack[chosen, 0] for stack in (self.x, self.e_cond, self.e_uncond, self.e_overwrite)
+        )
+        conds, overwrites = ([stack[index] for index in chosen] for stack in (self.conds, self.overwrites))
+        return Batch(x, self.x0[chosen], self.sigma.expand(count), conds, overwrites, e_cond, e_uncond, e_overwrite)
+
+
+def in_turn(model: ToyModel, x: Tensor, noise: Tensor, pairs: Sequence[tuple[str, str]]) -> InTurn:
+    """Latents x [N, 1, 1, 1] of (prompt, overwrite prompt) pairs, with what the model as it is now predicts there."""
+    conds, overwrites = (model.encode(prompts) for prompts in zip(*pairs, strict=True))
+    sigma = torch.ones(1)
+    with torch.no_grad():
+        predictions = [
+            noise_prediction(model, x, sigma, prompts).unsqueeze(1)
+            for prompts in (conds, model.encode([""] * len(pairs)), overwrites)
+        ]
+    items = [BankItem(prompt, overwrite, prompt, seed=0) for prompt, overwrite in pairs]
+    return InTurn(items, x.unsqueeze(1), x - noise, sigma, conds, overwrites, *predictions)

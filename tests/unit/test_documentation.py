@@ -1,0 +1,93 @@
+"""The documentation says what the code says, and nothing that it is made from is missing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from blocks import Block
+from documentation import COMMAND, PARTS, generated_texts
+from downloads import ROOT
+from node_pages import NODES, NodePage, node_pages, registered
+
+from unlearning_core.methods import METHODS, NAMES
+from unlearning_core.methods.esd import Esd
+from unlearning_core.metrics.figure import FIGURES
+
+SHARED = {"__init__", "base", "groups"}  # in the methods' folder
+TOLD = ("label", "summary", "equation", "source", "weights")
+
+
+def named(item: Path | NodePage) -> str:
+    return item.node_id if isinstance(item, NodePage) else item.name
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[Path, str]:
+    return generated_texts()
+
+
+@pytest.mark.parametrize("path", PARTS, ids=named)
+def test_text_is_the_generated_one(texts: dict[Path, str], path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == texts[path], f"{path} is outdated: run `python {COMMAND}`"
+
+
+@pytest.mark.parametrize("told", ["summary", "equation"])
+def test_changed_class_changes_the_documentation(
+    texts: dict[Path, str], monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    monkeypatch.setattr(Esd, told, "nothing")
+    changed = {path.name for path, text in generated_texts().items() if text != texts[path]}
+    assert changed == {"summary": {"README.md", "UnlearnConcept.md", "methods.md"}, "equation": {"methods.md"}}[told]
+
+
+@pytest.mark.parametrize(("path", "name"), [(path, name) for path, parts in PARTS.items() for name in parts])
+def test_edit_by_hand_is_undone(texts: dict[Path, str], path: Path, name: str) -> None:
+    block, written = Block(name, COMMAND), texts[path]
+    edited = block.fill(written, ["by hand"], path.name)
+    assert edited != written
+    assert block.fill(edited, PARTS[path][name](), path.name) == written
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("told", TOLD)
+def test_every_method_tells_of_itself(method: str, told: str) -> None:
+    text = vars(METHODS[method]).get(told)
+    assert isinstance(text, str) and text.strip(), f"{METHODS[method].__name__} needs a {told}: see methods/base.py"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_summary_is_a_short_line(method: str) -> None:
+    """It follows "Under the forget prompt: " and gets a full stop."""
+    summary = METHODS[method].summary
+    assert len(summary) < 90
+    assert "\n" not in summary and not summary.endswith(".")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equation_has_l_help_where_it_is_on(method: str) -> None:
+    on = [spec.default > 0 for spec in fields(METHODS[method]) if spec.name == "help_weight"]
+    assert ("L_help" in METHODS[method].equation) == any(on)
+
+
+def test_every_method_file_is_registered() -> None:
+    files = {path.stem for path in (ROOT / "unlearning_core" / "methods").glob("*.py")}
+    assert files - SHARED == {*NAMES}, "NAMES in methods/__init__.py lists the files"
+
+
+def test_every_node_has_a_help_page() -> None:
+    pages = node_pages()
+    assert len(pages) == len(registered())
+    assert {page.path for page in pages} == {*(NODES / "web" / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("page", node_pages(), ids=named)
+def test_help_page_has_the_nodes_name(page: NodePage) -> None:
+    assert page.title == page.display_name
+    assert page.sentence
+
+
+def test_every_figure_is_explained() -> None:
+    assert all(figure.meaning or figure.about for figure in FIGURES)
+    assert len({figure.key for figure in FIGURES}) == len(FIGURES)
