@@ -9,6 +9,7 @@ from pathlib import Path
 from downloads import ROOT
 
 NODES = ROOT / "nodes"
+UNUSED = "No workflow of this pack uses it."
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class NodePage:
         """The first one of the page."""
         paragraph = self._text().split("\n\n")[1]
         return " ".join(paragraph.split()).partition(". ")[0].removesuffix(".")
+
+    @property
+    def shown_in_workflow(self) -> bool:
+        """Whether a workflow of the pack is to use the node: the page says when none does."""
+        return UNUSED not in self._text()
 
     def _text(self) -> str:
         return self.path.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from downloads import ROOT
+from node_pages import registered
 
 ROOMS = ("unlearning_core", "nodes", "recipes", "benchmarks", "scripts", "tests")
 LINES, PARAMETERS = 400, 6
@@ -97,19 +98,8 @@ def test_other_rooms_import_the_library_and_themselves(name: str) -> None:
     assert not strangers, f"{name} imports {', '.join(sorted(strangers))}"
 
 
-def registered_nodes() -> list[str]:
-    """NODES of the registry, which cannot be imported without ComfyUI."""
-    tree = ast.parse((ROOT / "nodes" / "__init__.py").read_text(encoding="utf-8"))
-    [names] = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) and named_nodes(node)]
-    return [f"nodes.{name}" for name in names]
-
-
-def named_nodes(node: ast.Assign) -> bool:
-    return [target.id for target in node.targets if isinstance(target, ast.Name)] == ["NODES"]
-
-
 def test_no_node_imports_another_nodes_file() -> None:
-    nodes = set(registered_nodes())
+    nodes = {f"nodes.{name}" for name in registered()}
     assert all(not imported(name) & nodes for name in nodes)
     assert all(not imported(name) & nodes for name in sources() if name.startswith("nodes.host"))
 
