@@ -84,10 +84,10 @@ def test_a_new_figure_needs_one_row(evaluation: Evaluation, monkeypatch: pytest.
 
 
 def test_numbers_of_the_base_and_of_intervals_have_keys_of_their_own(evaluation: Evaluation) -> None:
-    accuracies = {"accuracies": Accuracies(0.9, 0.8, None, 0.5), "base_accuracies": Accuracies(0.1, 1.0, None, 1.0)}
-    values = values_of(Measured(**accuracies))
+    measured = Measured(accuracies=Accuracies(0.9, 0.8, None, 0.5), base_accuracies=Accuracies(0.1, 1.0, None, 1.0))
+    values = values_of(measured)
     assert values == {"ua": 0.9, "base ua": 0.1, "ira": 0.8, "base ira": 1.0, "base right": 1.0, "right": 0.5}
-    assert figure_named("ua").cell(Measured(**accuracies)) == "90.0% (base 10.0%)"
+    assert figure_named("ua").cell(measured) == "90.0% (base 10.0%)"
     interval = evaluation.retention.interval
     assert interval is not None
     assert values_of(evaluation.measured)["interval low"] == interval.low
