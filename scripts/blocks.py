@@ -16,10 +16,12 @@ class Block:
 
     @property
     def start(self) -> str:
+        """The comment before it."""
         return f"<!-- {self.name}: made by {self.command} -->"
 
     @property
     def end(self) -> str:
+        """The comment behind it."""
         return f"<!-- /{self.name} -->"
 
     def fill(self, text: str, lines: Sequence[str], file: str) -> str:
