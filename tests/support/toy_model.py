@@ -87,9 +87,9 @@ def in_turn(model: ToyModel, x: Tensor, noise: Tensor, pairs: Sequence[tuple[str
     conds, overwrites = (model.encode(prompts) for prompts in zip(*pairs, strict=True))
     sigma = torch.ones(1)
     with torch.no_grad():
-        predictions = [
+        e_cond, e_uncond, e_overwrite = (
             noise_prediction(model, x, sigma, prompts).unsqueeze(1)
             for prompts in (conds, model.encode([""] * len(pairs)), overwrites)
-        ]
+        )
     items = [BankItem(prompt, overwrite, prompt, seed=0) for prompt, overwrite in pairs]
-    return InTurn(items, x.unsqueeze(1), x - noise, sigma, conds, overwrites, *predictions)
+    return InTurn(items, x.unsqueeze(1), x - noise, sigma, conds, overwrites, e_cond, e_uncond, e_overwrite)

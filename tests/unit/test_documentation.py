@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from documentation import COMMAND, PARTS, generated_texts
 from downloads import ROOT
 from node_pages import NODES, NodePage, node_pages, registered
 
-from unlearning_core.methods import METHODS, NAMES
+from unlearning_core.methods import METHODS, NAMES, GradientMethod
 from unlearning_core.methods.esd import Esd
 from unlearning_core.metrics.figure import FIGURES
 
@@ -67,8 +68,9 @@ def test_summary_is_a_short_line(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equation_has_l_help_where_it_is_on(method: str) -> None:
-    on = [spec.default > 0 for spec in fields(METHODS[method]) if spec.name == "help_weight"]
-    assert ("L_help" in METHODS[method].equation) == any(on)
+    default = METHODS[method]()
+    on = isinstance(default, GradientMethod) and default.help_weight > 0
+    assert ("L_help" in default.equation) == on
 
 
 def test_every_method_file_is_registered() -> None:
@@ -86,6 +88,11 @@ def test_every_node_has_a_help_page() -> None:
 def test_help_page_has_the_nodes_name(page: NodePage) -> None:
     assert page.title == page.display_name
     assert page.sentence
+
+
+def test_command_runs_in_any_folder(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / COMMAND), "--help"]
+    assert COMMAND in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
 
 def test_every_figure_is_explained() -> None:

@@ -8,6 +8,7 @@ the empty prompt and 4x under the retain prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,11 +140,12 @@ def test_saluns_mask() -> None:
     tokens = {"cat": (4.0, 1.0, -2.0, 0.5), "kitten": (-4.0, 1.0, -1.0, 0.0), "": (0.0, 0.0, 0.0, 0.0)}
     model = ToyModel((0.0, 0.0, 0.0, 0.0), tokens)
     run = Run(model, in_turn(model, latents(1, 1), latents(-1, -1), [("cat", ""), ("kitten", "")]))
-    # e = 0, so that a latent's gradient is 2 * (0 - -1) * 1 * token. Four of each: 8 * (0, 2, -3, 0.5).
-    assert Salun(saliency=0.5).masks(run.training)[WEIGHT].tolist() == [False, True, True, False]
-    assert Salun(saliency=0.25).masks(run.training)[WEIGHT].tolist() == [False, False, True, False]
-    assert Salun(saliency=0.75).masks(run.training)[WEIGHT].tolist() == [False, True, True, True]
-    Salun(saliency=0.5).begin(run.training)
+    training = replace(run.training, batch_size=1)
+    # e = 0, so that a latent's gradient is 2 * (0 - -1) * 1 * token. Four of each in turn: 8 * (0, 2, -3, 0.5).
+    assert Salun(saliency=0.5).masks(training)[WEIGHT].tolist() == [False, True, True, False]
+    assert Salun(saliency=0.25).masks(training)[WEIGHT].tolist() == [False, False, True, False]
+    assert Salun(saliency=0.75).masks(training)[WEIGHT].tolist() == [False, True, True, True]
+    Salun(saliency=0.5).begin(training)
     assert_close(run.gradient((3 * run.delta.diff).sum()), torch.tensor([0.0, 3.0, 3.0, 0.0]))
 
 
