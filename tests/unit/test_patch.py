@@ -142,7 +142,7 @@ def test_changes_are_what_was_trained(
     sampled = UnlearningPatch(tensors, patch.record).changes(rows=3)
     for name, delta in deltas.items():
         torch.testing.assert_close(weights[name] + changes[name], delta(weights[name]))
-        assert torch.equal(sampled[name], changes[name][::2])
+        torch.testing.assert_close(sampled[name], changes[name][::2])
         if rank:
             product = low_rank_product(delta.get_parameter("up"), delta.get_parameter("down"))
             torch.testing.assert_close(changes[name], scale * product)
