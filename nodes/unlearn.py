@@ -42,7 +42,7 @@ class UnlearnConcept(io.ComfyNode):
             category="unlearning",
             description=(
                 "Makes the model forget: what the forget prompts drew is overwritten or erased, what the retain "
-                "prompts draw is held. Gives the patched MODEL and the patch. The MODEL that comes in stays as it is; "
+                "prompts draw is held. Gives the patched MODEL and the patch. The MODEL that comes in is not changed; "
                 "LoRAs on it count as part of the base."
             ),
             search_aliases=["unlearning", "erase concept", "forget", "concept erasure", "ESD", "OVW", "remove concept"],
@@ -57,7 +57,7 @@ class UnlearnConcept(io.ComfyNode):
                     "forget_prompts",
                     multiline=True,
                     default="a cat face",
-                    tooltip="What to forget: one prompt a line, worded as it would be used. A line may name its own "
+                    tooltip="What to forget: one prompt per line, worded as it would be used. A line may name its own "
                     "target: a cat => a dog.",
                 ),
                 io.String.Input(
@@ -72,7 +72,7 @@ class UnlearnConcept(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="Held when this is empty:\n" + "\n".join(DEFAULT_RETAIN),
-                    tooltip="What to hold: one prompt a line. The empty prompt and the overwrite prompts are always "
+                    tooltip="What to hold: one prompt per line. The empty prompt and the overwrite prompts are always "
                     "held too. OVW, Saddle and ESD do not use it when help_weight is 0.",
                 ),
                 io.DynamicCombo.Input(

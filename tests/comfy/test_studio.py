@@ -28,7 +28,7 @@ def vae(pack: Callable[[str], ModuleType]) -> Any:
 def drawn(
     pack: Callable[[str], ModuleType], model: Any, clip: Any, vae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., int]:
-    """Draws one picture with a new studio and tells how many went through sampling."""
+    """Draws one picture with a new studio and returns how many went through sampling."""
     studio = pack("nodes.host.drawing")
     monkeypatch.setattr(studio.folder_paths, "get_temp_directory", lambda: str(tmp_path))
 
