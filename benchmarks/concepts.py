@@ -35,12 +35,13 @@ FORGOTTEN, KEPT = list(CONCEPTS)[:20], list(CONCEPTS)[20:]
 PAGE = """# Many concepts
 
 Written by `python -m benchmarks.concepts` on the shipped model. UA: share of 12 pictures of a concept (three styles,
-four seeds) that no longer show it. I: mean LPIPS (alex, 128 px, fp32) of the prompts that are left, times four seeds.
+four seeds) that no longer show it. I, the integrity loss (lower is better): mean LPIPS (alex, 128 px, fp32) of the
+remaining prompts, with four seeds each.
 Sampling: {sampling}.
 
 ## Twenty at once
 
-One run for all. Overwritten: {forgotten}. In turn with these, which are held: {kept}.
+One run for all. Overwritten: {forgotten}. Each becomes, in turn, one of these, which are retained: {kept}.
 
 | method | lowest UA | mean UA | I of the other four |
 |---|---|---|---|

@@ -181,7 +181,7 @@ def page(
     settings: dict[str, Any] = sensitivity[0][1].settings
     few, many = (memory[count] for count in COUNTS)
     lines = [
-        "# What the metrics cost and see",
+        "# What the metrics cost and detect",
         "",
         "Written by `python -m benchmarks.metrics` on the shipped model: "
         f"{len(PROMPTS)} prompts, {len(PLAN.seeds)} seeds.",
@@ -189,9 +189,9 @@ def page(
         "",
         "## Time",
         "",
-        "Processor seconds on one thread, LPIPS weights loaded. The metric's include LPIPS, SSIM, PSNR, the noise",
-        "floor, hashing of weights and prompts, cache and sheet. Bare sampling is what of them went into drawing",
-        "pictures, those for the noise floor too.",
+        "Processor seconds on one thread, LPIPS weights loaded. Those of the metric include LPIPS, SSIM, PSNR, the",
+        "noise floor, hashing of weights and prompts, cache and sheet. Bare sampling is the part that was spent on",
+        "drawing the pictures, those of the noise floor included.",
         "",
         markdown_table(("", "seconds", "ratio"), time_rows(speed)),
         "",
@@ -201,7 +201,7 @@ def page(
         "",
         "## A scaled weight",
         "",
-        f"`{bench.weight}` times a factor; distances are to the base.",
+        f"`{bench.weight}` times a factor; distances are to the base. I is the integrity loss (lower is better).",
         "",
         markdown_table(
             ("factor", "I", "noise floor", "SSIM", "Fréchet (AlexNet)", "CMMD", "CLIPScore"),
@@ -210,7 +210,7 @@ def page(
         "",
         "## Judges on base pictures",
         "",
-        f"One picture of each of {len(CONCEPTS)} concepts; share named rightly.",
+        f"One picture of each of {len(CONCEPTS)} concepts; share named correctly.",
         "",
         markdown_table(
             ("judge", "concept", "style"),

@@ -39,21 +39,22 @@ COLUMNS: dict[str, tuple[str, str]] = {  # key of a row -> heading and form
 INTRODUCTION = """# What forgetting costs
 
 Written by `python -m benchmarks.integrity` on the shipped model. Each method has twelve settings, three groups of four
-from weak to strong; the first of a group with a UA of at least 95 % stands for the group, and of these the one with the
-lowest I is compared. Both are judged with other seeds than those below, of the same prompts. A figure is the mean over
-training seeds, with the lowest and highest in brackets where they differ; closed forms draw nothing at random. A method
-marked * reached 95 % with none of its settings, so its I is not at equal forgetting.
+from weak to strong; the first of a group with a UA of at least 95 % represents the group, and of these the one with the
+lowest integrity loss is compared. Both choices are made on other seeds than those below, of the same prompts. A figure
+is the mean over training seeds, with the lowest and highest in brackets where they differ; closed forms draw nothing at
+random. A method marked * reached 95 % with none of its settings, so its integrity loss is not at equal forgetting.
 
 UA: share of 48 forget pictures that no longer show the concept. IRA and CRA: shares of 48 retain pictures that show
-their own label in the forgotten domain and in the other. I: mean LPIPS of the retain pictures, from prompts that were
-not trained on. FD (AlexNet): Fréchet distance of the retain pictures from the base's, on AlexNet's features. CLIPScore:
-of the retain pictures, by the shipped CLIP model. Seconds, calls of the network and memory above the loaded model are
-those of unlearning from nothing, on a CPU with the first training seed.
+their own label in the forgotten domain and in the other. I, the integrity loss (lower is better): mean LPIPS of the
+retain pictures, from prompts that were not trained on. FD (AlexNet): Fréchet distance of the retain pictures from the
+base's, on AlexNet's features. CLIPScore: of the retain pictures, by the shipped CLIP model. Seconds, calls of the
+network and memory above the loaded model are those of unlearning from nothing, on a CPU with the first training seed.
 
 Pictures: {pictures}.
-Among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt {prompt:.3f}.
+The scale of I: among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt
+{prompt:.3f}.
 
-[methods.md](methods.md#what-the-comparison-shows) says what these figures may mean.
+[methods.md](methods.md#what-the-comparison-shows) discusses these figures.
 """
 
 OURS = ("OVW", "Saddle")
@@ -122,7 +123,7 @@ def table_row(name: str, runs: Sequence[Row]) -> list[str]:
 
 
 def claim_sight(rows: Sequence[Row]) -> Claim:
-    """(a) Fréchet distance and CLIPScore overlook what I sees.
+    """(a) Fréchet distance and CLIPScore overlook what the integrity loss shows.
 
     Two methods count as told apart by a figure when its values over training seeds do not overlap, and clearly apart
     in I when the 95 % intervals over prompts do not.
@@ -140,7 +141,7 @@ def claim_sight(rows: Sequence[Row]) -> Claim:
                     )
                     overlooked.append(f"{task}: {values}")
     figures = [
-        f"{len(overlooked)} of {pairs} pairs of trained methods: the same in both figures, apart in I",
+        f"{len(overlooked)} of {pairs} pairs of trained methods: the same in both figures, apart in integrity loss",
         *overlooked,
     ]
     for task in tasks(rows):
@@ -150,23 +151,25 @@ def claim_sight(rows: Sequence[Row]) -> Claim:
         }
         shown = ", ".join(f"{figure_named(key).heading} {value:.2f}" for key, value in spans.items())
         figures.append(f"{task}: highest over lowest, {shown}")
-    text = "methods that the Fréchet distance and CLIPScore cannot tell apart differ clearly in I"
+    text = "methods that the Fréchet distance and CLIPScore cannot tell apart differ clearly in integrity loss"
     return Claim(text, bool(overlooked), figures)
 
 
 def claim_order(rows: Sequence[Row]) -> Claim:
-    """(b) OVW and Saddle keep more than ESD, SalUn and SA."""
+    """(b) OVW and Saddle change other pictures less than ESD, SalUn and SA."""
     figures, holds = [], True
     for task in tasks(rows):
         highest = max(mean(of(rows, task, name), "integrity") for name in OURS)
         lowest = min(mean(of(rows, task, name), "integrity") for name in BASELINES)
         holds &= highest < lowest
         figures.append(f"{task}: {', '.join(marked(rows, task, name) for name in (*OURS, *BASELINES))}")
-    return Claim("OVW and Saddle have a lower I than ESD, SalUn and SA at equal forgetting", holds, figures)
+    return Claim(
+        "OVW and Saddle have a lower integrity loss than ESD, SalUn and SA at equal forgetting", holds, figures
+    )
 
 
 def claim_help(rows: Sequence[Row]) -> Claim:
-    """(c) L_help keeps."""
+    """(c) L_help lowers the integrity loss."""
     figures, holds = [], True
     for task in tasks(rows):
         for name in OURS:
@@ -175,7 +178,7 @@ def claim_help(rows: Sequence[Row]) -> Claim:
             figures.append(
                 f"{task}, {name}: {with_help:.4f} with, {without:.4f} without, {without / with_help:.1f} times"
             )
-    return Claim("without L_help, the I of OVW and Saddle rises", holds, figures)
+    return Claim("without L_help, the integrity loss of OVW and Saddle rises", holds, figures)
 
 
 def draw_methods(rows: Sequence[Row], path: Path) -> None:

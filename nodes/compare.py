@@ -41,8 +41,8 @@ class CompareMethods(MeasuringNode):
             category="unlearning",
             description=(
                 "Measures several unlearned models against one base with the same prompts and seeds: a leaderboard, "
-                "a plot of forgetting against integrity, and a sheet of prompts times models with LPIPS under each "
-                "picture."
+                "a plot of forgetting against integrity loss, and a sheet of prompts times models with LPIPS under "
+                "each picture."
             ),
             search_aliases=["leaderboard", "benchmark", "compare models", "LPIPS", "trade-off", "unlearning"],
             inputs=[
@@ -58,7 +58,7 @@ class CompareMethods(MeasuringNode):
                     "names",
                     multiline=True,
                     default="",
-                    tooltip="The models' names in the order of their sockets, one a line.",
+                    tooltip="The models' names in the order of their sockets, one per line.",
                 ),
                 *prompt_inputs(),
                 UnlearningJudge.Input(
@@ -74,7 +74,7 @@ class CompareMethods(MeasuringNode):
             ],
             outputs=[
                 io.Image.Output(display_name="SHEET", tooltip="Prompts down, models across, LPIPS under each picture."),
-                io.Image.Output(display_name="PLOT", tooltip="Forgetting against integrity, a point a model."),
+                io.Image.Output(display_name="PLOT", tooltip="Forgetting against integrity loss, one point per model."),
                 io.String.Output(display_name="TABLE", tooltip="The leaderboard as Markdown."),
                 io.String.Output(display_name="JSON", tooltip="All figures and settings as JSON."),
             ],
@@ -139,7 +139,7 @@ def model_names(names: tuple[str, ...], count: int) -> list[str]:
     from ..unlearning_core.metrics.evaluation import check_names
 
     if len(names) > count:
-        raise ValueError(f"names: {len(names)} lines for {count} models; write one a model, or fewer")
+        raise ValueError(f"names: {len(names)} lines for {count} models; write one per model, or fewer")
     named = [*names, *(f"model {index + 1}" for index in range(len(names), count))]
     check_names(named)
     return named

@@ -30,7 +30,7 @@ class ForgettingMetric(MeasuringNode):
             description=(
                 "Counts with a judge what both models draw. UA: forget pictures without the concept. IRA: retain "
                 "pictures that still show their own concept. CRA: retain pictures whose other labels, such as the "
-                "style, are still right. The base's figures stand beside them, and show the judge's own mistakes."
+                "style, are still right. The base's figures are shown with them: they reveal the judge's own mistakes."
             ),
             search_aliases=["UA", "IRA", "CRA", "unlearning accuracy", "UnlearnCanvas", "judge"],
             inputs=[
@@ -59,7 +59,7 @@ class ForgettingMetric(MeasuringNode):
     def validate_inputs(cls, inputs: Inputs) -> None:
         if not lines(inputs.get("forget_prompts", "linked")):
             raise ValueError(
-                "forget prompts: empty; write at least one prompt whose concept should be gone, one a line"
+                "forget prompts: empty; write at least one prompt whose concept should be gone, one per line"
             )
         check_measured_inputs(inputs)
 

@@ -32,14 +32,14 @@ def prompt_inputs(forget: str = "May be empty.") -> list[io.Input]:
             "retain_prompts",
             multiline=True,
             default="",
-            tooltip="Prompts whose pictures should stay as they were, one a line. Prompts that were not "
-            "trained on say most. A prompt that comes twice counts once.",
+            tooltip="Prompts whose pictures should stay as they were, one per line; preferably prompts that "
+            "were not trained on. A prompt that comes twice counts once.",
         ),
         io.String.Input(
             "forget_prompts",
             multiline=True,
             default="",
-            tooltip=f"Prompts whose pictures should change, one a line. {forget}",
+            tooltip=f"Prompts whose pictures should change, one per line. {forget}",
         ),
     ]
 
@@ -147,9 +147,9 @@ def labels_input() -> io.Input:
         "labels",
         multiline=True,
         default=LABELS,
-        tooltip="What the judge chooses from. One domain a line: a caption with {} in the label's place, a colon, and "
-        "two labels or more between commas. The forget prompts must share one label; prompts name labels as whole "
-        "words.",
+        tooltip="What the judge chooses from. One domain per line: a caption with {} in the label's place, a colon, "
+        "and two labels or more, separated by commas. The forget prompts must share one label; prompts name labels as "
+        "whole words.",
     )
 
 

@@ -45,7 +45,7 @@ class LoadPatchedModel(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     tooltip="How much of the patch to apply, -10 to 10: 0 is the base, 1 what was trained. Loaders in "
-                    "a row stack; the same patch twice adds its strengths, so -1 takes off what 1 put on.",
+                    "a row add up, and so do the strengths of the same patch: -1 removes what 1 added.",
                 ),
                 io.Boolean.Input(
                     "check_base",

@@ -37,7 +37,7 @@ class Result(NamedTuple):
 class MeasuringNode(io.ComfyNode):
     """A node whose figures are shown in it, put out as TABLE and JSON, and saved as files."""
 
-    key: ClassVar[str]  # of the figures among what ComfyUI tells the front end
+    key: ClassVar[str]  # of the figures in what ComfyUI sends to the front end
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:

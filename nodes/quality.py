@@ -1,4 +1,4 @@
-"""CLIPScore / Fréchet: what readers ask for beside integrity."""
+"""CLIPScore / Fréchet: figures that are often asked for besides the integrity loss."""
 
 from __future__ import annotations
 

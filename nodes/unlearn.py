@@ -45,7 +45,7 @@ class UnlearnConcept(io.ComfyNode):
             category="unlearning",
             description=(
                 "Makes the model forget: what the forget prompts drew is overwritten or erased, what the retain "
-                "prompts draw is held. Gives the patched MODEL and the patch. The MODEL that comes in stays as it is; "
+                "prompts draw is held. Gives the patched MODEL and the patch. The MODEL that comes in is not changed; "
                 "LoRAs on it count as part of the base."
             ),
             search_aliases=["unlearning", "erase concept", "forget", "concept erasure", "ESD", "OVW", "remove concept"],
@@ -60,7 +60,7 @@ class UnlearnConcept(io.ComfyNode):
                     "forget_prompts",
                     multiline=True,
                     default="a cat face",
-                    tooltip="What to forget: one prompt a line, worded as it would be used. A line may name its own "
+                    tooltip="What to forget: one prompt per line, worded as it would be used. A line may name its own "
                     "target: a cat => a dog.",
                 ),
                 io.String.Input(
@@ -75,7 +75,7 @@ class UnlearnConcept(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="Held when this is empty:\n" + "\n".join(DEFAULT_RETAIN),
-                    tooltip="What to hold: one prompt a line. The empty prompt and the overwrite prompts are always "
+                    tooltip="What to hold: one prompt per line. The empty prompt and the overwrite prompts are always "
                     f"held too. When help_weight is 0, not used by {listed(groups.ignoring_retain())}.",
                 ),
                 io.DynamicCombo.Input("method", options=methods, tooltip=method_tooltip()),

@@ -158,7 +158,7 @@ class Server:
                 continue
 
     def run(self, prompt: dict[str, Any], on_progress: Callable[[Progress], None] | None = None) -> dict[str, Any]:
-        """BankItem `prompt`, a workflow in API format, to its end and return its history entry.
+        """Run `prompt`, a workflow in API format, to its end and return its history entry.
 
         Raises PromptError when ComfyUI refuses it or a node fails, ServerError when ComfyUI ends.
         """

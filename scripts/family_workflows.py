@@ -290,7 +290,9 @@ def _note(family: Family) -> str:
         f"Makes **{family.label} forget cats** and measures what that cost. Choose your {chosen} first, then press "
         "Run.",
         "**Look at the sheet** in Retention Metric: cats turn into dogs, the other pictures stay.",
-        "**Look at I** in the table: 0 is untouched, above 0.2 is another picture. The patch is saved in output/loras.",
+        "**Look at I**, the integrity loss, in the table: 0 is the same picture, lower is better. For comparison, on "
+        "the shipped model another seed of the same prompt gives 0.163, another prompt 0.569. The patch is saved in "
+        "output/loras.",
         f"**Memory.** Training holds a second copy of the diffusion model: {family.memory} Unlearn Concept measures "
         "what it needs before it starts, saves memory by gradient checkpointing when it must, and stops with a message "
         "when that is not enough.",

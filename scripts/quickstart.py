@@ -49,7 +49,7 @@ class ProgressLine:
 
 
 def run_workflow(server: Server, workflow: Path) -> dict[str, Any]:
-    """BankItem an API-format workflow with a progress line and return its history entry."""
+    """Run an API-format workflow with a progress line and return its history entry."""
     prompt = json.loads(workflow.read_text(encoding="utf-8"))
     progress = ProgressLine(prompt)
     try:
@@ -88,7 +88,7 @@ def seconds_of(entry: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    """BankItem the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, as JSON")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""BankItem the tests: `python scripts/test.py [pytest arguments]`.
+"""Run the tests: `python scripts/test.py [pytest arguments]`.
 
 Everything is installed into .venv and .cache of this repository; a later run reuses both.
 """
@@ -15,7 +15,7 @@ from environment import PYTHON, prepare
 
 
 def main() -> int:
-    """BankItem the command and return pytest's exit status."""
+    """Run the command and return pytest's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         prepare(test_tools=True)

@@ -1,4 +1,4 @@
-"""The seam: everything that an objective or the bank may ask of a diffusion model.
+"""The model interface: everything that an objective or the bank may ask of a diffusion model.
 
 k-diffusion's convention, which ComfyUI shares: `x` is the noisy latent at noise level `sigma`, a model returns the
 denoised latent `x0`, and the noise prediction is `(x - x0) / sigma`. For eps-prediction and v-prediction that is the

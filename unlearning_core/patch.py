@@ -21,6 +21,11 @@ from .files import write_atomically
 from .fingerprint import Fingerprint
 
 KEY = "unlearning"  # of the record in the file's __metadata__
+FORMAT = 1  # of record and tensors; the number grows when files are to be read in another way
+
+
+class NewerFormat(ValueError):
+    """The record is of a format that this version does not know yet."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,14 @@ class Record:
     base: Fingerprint
     versions: dict[str, str]
     integrity: dict[str, Any] | None = None  # the metric's summary, once measured
+    format: int = FORMAT  # of the file; files from before the number are of format 1 and lack it
 
     @classmethod
     def read(cls, path: Path) -> Record:
         """From a patch file's header alone.
 
-        Raises ValueError when it is no safetensors file, is cut short, or was not made by this project or version.
+        Raises ValueError when it is no safetensors file, is cut short, was not made by this project, or has a record
+        that this version cannot read.
         """
         with _opened(path) as file:
             metadata = file.metadata() or {}
@@ -51,6 +58,8 @@ class Record:
             )
         try:
             return cls.from_json(metadata[KEY])
+        except NewerFormat as error:
+            raise ValueError(f"patch file {path.name}: {error}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"patch file {path.name}: its record was made by another version of this pack, or damaged ({error!r})"
@@ -73,8 +82,10 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Reads what `to_metadata` wrote. Raises ValueError, TypeError or KeyError for something else."""
-        fields = json.loads(text)
+        """Raises NewerFormat for a format above FORMAT; ValueError, TypeError or KeyError for what is no record."""
+        fields = {"format": 1, **json.loads(text)}
+        if fields["format"] > FORMAT:
+            raise NewerFormat(f"it has format {fields['format']}, this version reads up to {FORMAT}; update the pack")
         return cls(**{**fields, "base": Fingerprint(**fields["base"])})
 
 

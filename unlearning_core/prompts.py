@@ -40,7 +40,7 @@ NO_SUBJECT = {*SMALL_WORDS, *KINDS_OF_PICTURE}
 
 
 def lines(text: str) -> tuple[str, ...]:
-    """The prompts of a text box: one a line, without blank lines and outer spaces."""
+    """The prompts of a text box: one per line, without blank lines and outer spaces."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
@@ -61,7 +61,7 @@ def _subjects(prompt: str) -> set[str]:
 def check_measured(retain: Sequence[str], forget: Sequence[str]) -> None:
     """Raises ValueError when there is nothing to measure, or a prompt is to be both kept and forgotten."""
     if not retain:
-        raise ValueError("retain prompts: empty; write at least one prompt that should stay as it was, one a line")
+        raise ValueError("retain prompts: empty; write at least one prompt that should stay as it was, one per line")
     _check_apart(forget, retain)
 
 
@@ -86,7 +86,7 @@ class Prompts:
 
     def __post_init__(self) -> None:
         if not self.forget or not all(self.forget):
-            raise ValueError("forget prompts: empty; write at least one prompt to forget, one a line")
+            raise ValueError("forget prompts: empty; write at least one prompt to forget, one per line")
         if len(self.overwrite) not in (1, len(self.forget)):
             raise ValueError(
                 f"overwrite prompt: {len(self.overwrite)} lines for {len(self.forget)} forget prompts; "
@@ -102,7 +102,7 @@ class Prompts:
 
     @classmethod
     def parse(cls, forget: str, overwrite: str, retain: str) -> Prompts:
-        """From the texts of three boxes, one prompt a line.
+        """From the texts of three boxes, one prompt per line.
 
         A forget line may name its own target, `a cat => a dog`; the others take the overwrite box, which is the empty
         prompt when it is empty. An empty retain box holds `default_retain`.

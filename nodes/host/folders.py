@@ -23,7 +23,7 @@ class Target(NamedTuple):
 
 
 def add_model_folders() -> None:
-    """Tells ComfyUI about the folders of KINDS."""
+    """Registers the folders of KINDS with ComfyUI."""
     for kind in KINDS:
         folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
 
@@ -50,7 +50,7 @@ def next_target(prefix: str) -> Target:
 
 
 def save_report(prefix: str, report: Report) -> list[dict[str, str]]:
-    """Writes JSON and CSV under the next free name; tells the front end which they are. Raises as `check_prefix`."""
+    """Writes JSON and CSV under the next free name; returns where they are. Raises as `check_prefix`."""
     from ...unlearning_core.reports.files import write_report
 
     target = next_target(prefix)

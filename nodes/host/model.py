@@ -1,4 +1,4 @@
-"""The seam over ComfyUI: a private copy of a MODEL, and the CLIP that goes with it."""
+"""The model interface over ComfyUI: a private copy of a MODEL, and the CLIP that goes with it."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def configuration() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Trains, writes the folder, and tells how it reads unseen pictures."""
+    """Trains, writes the folder, and reports how it reads unseen pictures."""
     parser = argparse.ArgumentParser(description="Train the shipped open_clip model.")
     parser.add_argument("--work", type=Path, required=True, help="folder for icons, checkpoints and logs")
     parser.add_argument("--out", type=Path, default=SHIPPED_FOLDER, help="open_clip folder to write")

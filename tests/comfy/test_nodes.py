@@ -74,7 +74,7 @@ def test_base_against_itself_is_zero(run_prompt: RunPrompt) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler_ancestral"])
-def test_pictures_do_not_depend_on_their_company(run_prompt: RunPrompt, sampler: str) -> None:
+def test_pictures_do_not_depend_on_their_batch(run_prompt: RunPrompt, sampler: str) -> None:
     """The noise floor's second run draws the pictures in another order, so in other batches."""
     graph = {"load": node("LoadTinyT2I"), "metric": metric(unlearned_model=["load", 0], sampler_name=sampler)}
     [figures] = run_prompt(graph)["outputs"]["metric"]["retention"]

@@ -44,7 +44,7 @@ UNETS: dict[str, dict[str, Any]] = {
         "num_head_channels": -1,
         "use_linear_in_transformer": False,
     },
-    "sd21": {  # four levels: ComfyUI tells v-prediction by a weight of the twelfth output block
+    "sd21": {  # four levels: ComfyUI knows v-prediction by a weight of the twelfth output block
         **_UNET,
         "channel_mult": (1, 1, 1, 1),
         "num_res_blocks": [2, 2, 2, 2],

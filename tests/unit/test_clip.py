@@ -81,7 +81,7 @@ def test_against_torchmetrics(clip: Clip, pictures: Tensor) -> None:
     assert scores.mean().item() == pytest.approx(expected.item(), abs=1e-3)
 
 
-def test_company_does_not_change_an_embedding(clip: Clip, pictures: Tensor) -> None:
+def test_the_batch_does_not_change_an_embedding(clip: Clip, pictures: Tensor) -> None:
     assert torch.allclose(clip.embed_pictures(pictures)[5], clip.embed_pictures(pictures[5:6])[0], atol=1e-5)
 
 

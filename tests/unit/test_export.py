@@ -114,7 +114,9 @@ def test_error_in_pictures(matrices: Path, tmp_path: Path, capsys: pytest.Captur
     def printed(rank: int) -> float:
         arguments = ["--rank", str(rank), "--base", str(MODEL), "--pictures", "1", *SIZE]
         main(["export", str(matrices), str(tmp_path / f"{rank}.safetensors"), *arguments])
-        found = re.search(r"error in I: (\S+) \(LPIPS alex, 1 pictures, sampler euler", capsys.readouterr().out)
+        found = re.search(
+            r"error in integrity loss: (\S+) \(LPIPS alex, 1 pictures, sampler euler", capsys.readouterr().out
+        )
         assert found
         return float(found[1])
 

@@ -61,7 +61,7 @@ def test_clip_knows_nine_in_ten(clip_judge: ClipJudge, pictures: Tensor) -> None
     assert found.ua == 0
 
 
-def test_verdicts_do_not_depend_on_company(
+def test_verdicts_do_not_depend_on_the_batch(
     classifier: DiffusionClassifier, clip_judge: ClipJudge, pictures: Tensor
 ) -> None:
     for judge in (classifier, clip_judge):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from unlearning_core.deltas import FullDelta, LowRankDelta, low_rank_product, make_deltas
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.methods import METHODS
-from unlearning_core.patch import Record, UnlearningPatch, module_of
+from unlearning_core.patch import FORMAT, Record, UnlearningPatch, module_of
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import record_of
@@ -107,13 +109,43 @@ def test_base_check(patch: UnlearningPatch, weights: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", ["{}", "[]", "{", '{"method": "ovw", "base": {}}', '{"base": {"sketch": 1}, "x": 2}']
+    "record",
+    ["{}", "[]", "{", '{"method": "ovw", "base": {}}', '{"base": {"sketch": 1}, "x": 2}', '{"format": "two"}'],
 )
 def test_records_of_other_versions(tmp_path: Path, record: str) -> None:
     save_file({"x.diff": torch.ones(1)}, tmp_path / "newer.safetensors", {"unlearning": record})
     message = r"patch file newer\.safetensors: its record was made by another version of this pack, or damaged"
     with pytest.raises(ValueError, match=message):
         UnlearningPatch.load(tmp_path / "newer.safetensors")
+
+
+def save_with_record(patch: UnlearningPatch, path: Path, fields: dict[str, Any]) -> None:
+    """The patch's tensors in a file with these fields for its record."""
+    save_file(patch.tensors, path, {**patch.record.to_metadata(), "unlearning": json.dumps(fields)})
+
+
+def test_record_has_the_format_number(patch: UnlearningPatch) -> None:
+    assert json.loads(patch.record.to_metadata()["unlearning"])["format"] == FORMAT
+
+
+def test_file_from_before_the_format_number(patch: UnlearningPatch, tmp_path: Path) -> None:
+    fields = asdict(patch.record)
+    del fields["format"]
+    save_with_record(patch, tmp_path / "old.safetensors", fields)
+    loaded = UnlearningPatch.load(tmp_path / "old.safetensors")
+    assert loaded.record == replace(patch.record, format=1)
+    assert loaded.digest == patch.digest
+
+
+@pytest.mark.parametrize("others", [{}, {"a field": "of the future"}])
+def test_file_of_a_newer_format(patch: UnlearningPatch, tmp_path: Path, others: dict[str, Any]) -> None:
+    fields = {**asdict(patch.record), "format": FORMAT + 1, **others}
+    save_with_record(patch, tmp_path / "newer.safetensors", fields)
+    with pytest.raises(ValueError) as error:
+        UnlearningPatch.load(tmp_path / "newer.safetensors")
+    assert str(error.value) == (
+        f"patch file newer.safetensors: it has format {FORMAT + 1}, this version reads up to {FORMAT}; update the pack"
+    )
 
 
 def test_header_alone_tells_what_a_patch_is(patch: UnlearningPatch, tmp_path: Path) -> None:
@@ -142,7 +174,7 @@ def test_changes_are_what_was_trained(
     sampled = UnlearningPatch(tensors, patch.record).changes(rows=3)
     for name, delta in deltas.items():
         torch.testing.assert_close(weights[name] + changes[name], delta(weights[name]))
-        assert torch.equal(sampled[name], changes[name][::2])
+        torch.testing.assert_close(sampled[name], changes[name][::2])
         if rank:
             product = low_rank_product(delta.get_parameter("up"), delta.get_parameter("down"))
             torch.testing.assert_close(changes[name], scale * product)

@@ -176,7 +176,7 @@ def test_the_judge_is_asked_about_both_models(lpips: Lpips, model: DiffusersMode
 
 
 def test_pictures_do_not_depend_on_the_batch(lpips: Lpips, model: DiffusersModel) -> None:
-    """Same seed, same picture, whatever else is in the batch: I of 1, 3 and 7 pictures at once against all."""
+    """Same seed, same picture, whatever else is in the batch: 1, 3 and 7 pictures at once against all."""
     prompt_seeds = [(text, seed) for text in RETAIN for seed in range(3)]
     together = draw(model, prompt_seeds, SAMPLING)
     for size in (1, 3, 7):

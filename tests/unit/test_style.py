@@ -39,7 +39,7 @@ def test_mypy(tmp_path: Path) -> None:
     search = os.pathsep.join(str(folder) for folder in (tmp_path, pack / "scripts"))
     options: list[str | Path] = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache"]
     run("mypy", *options, *folders, folder=tmp_path, MYPYPATH=search)
-    run("mypy", *options, "benchmarks", "tests", MYPYPATH=os.pathsep.join(("scripts", "tests/support")))
+    run("mypy", *options, "benchmarks", "recipes", "tests", MYPYPATH=os.pathsep.join(("scripts", "tests/support")))
 
 
 def test_registry_accepts_pack(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", type=Path, required=True, action="append", help="patch file; may be repeated")
     parser.add_argument("--strength", type=float, default=1.0, help="how much of each patch to apply")
     parser.add_argument(
-        "--prompts", type=Path, required=True, help="text file: one prompt a line, under [retain] and [forget]"
+        "--prompts", type=Path, required=True, help="text file: one prompt per line, under [retain] and [forget]"
     )
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each retain prompt")
     parser.add_argument("--forget-seeds", type=int, default=4, help="pictures of each forget prompt")

@@ -52,7 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, "--base", "; for --merge and --pictures", required=False)
     parser.add_argument("--strength", type=float, default=1.0, help="how much of the patch to merge")
     parser.add_argument(
-        "--pictures", type=int, default=0, help="measure what --rank changes in I, on so many seeds a retain prompt"
+        "--pictures",
+        type=int,
+        default=0,
+        help="measure what --rank changes in integrity loss, on so many seeds per retain prompt",
     )
     add_sampling_arguments(parser)
 
@@ -96,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _picture_error(request: Request, converted: UnlearningPatch) -> str:
-    """What the conversion changes in I, as a line."""
+    """What the conversion changes in integrity loss, as a line."""
     from ..export import picture_error
 
     assert request.source is not None
@@ -106,4 +109,4 @@ def _picture_error(request: Request, converted: UnlearningPatch) -> str:
     prompt_seeds = prompt_seeds_of(request.patch.record.retain or [""], seeds)
     distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling)
     settings = ", ".join(f"{name} {value}" for name, value in measurement.sampling.settings().items())
-    return f"error in I: {distance:.4f} (LPIPS alex, {len(prompt_seeds)} pictures, {settings}, float32)"
+    return f"error in integrity loss: {distance:.4f} (LPIPS alex, {len(prompt_seeds)} pictures, {settings}, float32)"

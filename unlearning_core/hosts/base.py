@@ -1,4 +1,4 @@
-"""The seam over diffusers pipelines: what all families share."""
+"""The model interface over diffusers pipelines: what all families share."""
 
 from __future__ import annotations
 

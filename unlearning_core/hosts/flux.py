@@ -1,4 +1,4 @@
-"""The seam over FLUX.1 in diffusers."""
+"""The model interface over FLUX.1 in diffusers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam over Stable Diffusion 3.x in diffusers."""
+"""The model interface over Stable Diffusion 3.x in diffusers."""
 
 from __future__ import annotations
 

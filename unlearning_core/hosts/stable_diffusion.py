@@ -1,4 +1,4 @@
-"""The seam over Stable Diffusion 1.x, 2.x and XL in diffusers: U-Nets that predict eps or v."""
+"""The model interface over Stable Diffusion 1.x, 2.x and XL in diffusers: U-Nets that predict eps or v."""
 
 from __future__ import annotations
 

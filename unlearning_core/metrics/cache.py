@@ -66,7 +66,7 @@ class PictureCache:
 
     def _write(self, path: Path, picture: Tensor) -> None:
         if not picture.isfinite().all():
-            return  # `drawn` tells whose picture it is
+            return  # `drawn` reports whose picture it is
         with write_atomically(path) as partial:
             save_file({"picture": _levels(picture).to(torch.uint16)}, partial)
         self._size += path.stat().st_size

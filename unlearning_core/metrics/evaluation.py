@@ -50,7 +50,7 @@ def evaluate(
     settings: dict[str, Any],
     base_again: Draw,
 ) -> list[Evaluation]:
-    """Each of the `unlearned` models' figures under its name, the lowest I first.
+    """Each of the `unlearned` models' figures under its name, the lowest integrity loss first.
 
     Draws and `settings` are as for `retention.measure`. Raises as that, `quality.measure_quality` and `check_names` do.
     """

@@ -152,7 +152,7 @@ def _of_clip(key: str, heading: str, name: str, in_leaderboard: bool) -> Figure:
 
 
 def distance_ratio(measured: Measured) -> float | None:
-    """The forget distance over I; infinite when no retain picture moved."""
+    """The forget distance over the integrity loss; infinite when no retain picture moved."""
     retention = measured.retention
     if retention is None or retention.forget_distance is None:
         return None
@@ -172,7 +172,7 @@ def worst_picture(measured: Measured) -> str | None:
 
 
 def judge_on_base(measured: Measured) -> float | None:
-    """Share of the base's pictures that the judge names rightly."""
+    """Share of the base's pictures that the judge names correctly."""
     return measured.base_accuracies.right if measured.base_accuracies else None
 
 
@@ -201,7 +201,7 @@ FIGURES = (  # in the order of tables
         in_leaderboard=True,
         meaning="of I, over the retain prompts",
     ),
-    Figure("noise floor", "noise floor", "{:.1e}", None, _of_retention("noise_floor"), "I of the base against itself"),
+    Figure("noise floor", "noise floor", "{:.1e}", None, _of_retention("noise_floor"), "the base against itself"),
     Figure(
         "forget distance",
         "forget distance",

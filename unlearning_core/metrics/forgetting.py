@@ -63,7 +63,7 @@ class Accuracies:
 
     ua: float | None  # unlearning accuracy: forget pictures that do not show the forgotten label
     ira: float | None  # in-domain retain accuracy: retain pictures that show their own label of the forgotten domain
-    cra: float | None  # cross-domain retain accuracy: labels of other domains that the retain pictures show rightly
+    cra: float | None  # cross-domain retain accuracy: labels of other domains that the retain pictures show correctly
     right: float | None  # all pictures, forget ones too, that show the forgotten domain's label in their prompt
     counts: tuple[Count, ...] = field(default=(), compare=False)  # what the shares are made of
 

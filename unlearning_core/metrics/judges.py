@@ -17,7 +17,7 @@ HIGHEST, LOWEST = 0.85, 0.25  # share of the schedule's sigmas that the draws li
 
 
 def parse_domains(text: str) -> dict[str, tuple[str, ...]]:
-    """One domain a line, `caption with {}: label, label`: the caption is the domain's name, {} the label's place.
+    """One domain per line, `caption with {}: label, label`: the caption is the domain's name, {} the label's place.
 
     Raises ValueError when there is no line, or a line has no {} or fewer than two labels.
     """
@@ -59,7 +59,7 @@ class DiffusionClassifier:
     """Says under which caption a diffusion model takes the noise out best (Li et al. 2023, arXiv 2303.16203).
 
     It needs no other weights than the base model's. All captions see the same noise at the same sigmas, and after a few
-    draws only the best stay in the race, as in the paper.
+    draws only the best labels are kept, as in the paper.
     """
 
     def __init__(self, model: DiffusionModel, to_latents: Callable[[Tensor], Tensor], domains: Domains) -> None:

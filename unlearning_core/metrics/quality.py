@@ -1,4 +1,4 @@
-"""What readers ask for beside integrity: CLIPScore, CMMD, and Fréchet distances from the base's pictures.
+"""Figures besides the integrity loss: CLIPScore, CMMD, and Fréchet distances from the base's pictures.
 
 They see a set of pictures as a whole, or a picture and its prompt, and so miss that another picture took its place.
 """

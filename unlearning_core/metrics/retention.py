@@ -2,7 +2,7 @@
 
 Schioppa, Hoogeboom, Heek, "Model Integrity when Unlearning with T2I Diffusion Models" (arXiv 2411.02068): the integrity
 loss I is the mean over retain prompts and seeds of LPIPS(base(prompt, seed), unlearned(prompt, seed)). Zero means
-untouched.
+the same pictures, and lower is better.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class WorstPicture(NamedTuple):
 class Retention:
     """What the metric found, with the settings that made it."""
 
-    integrity: float  # I: mean LPIPS over the retain prompts
+    integrity: float  # the integrity loss I: mean LPIPS over the retain prompts
     interval: Interval | None  # 95 %, over prompts; None for a single prompt
     median: float  # LPIPS, over the retain pictures
     worst: WorstPicture

@@ -1,4 +1,4 @@
-"""How alike two pictures are, by measures that readers know beside LPIPS; SSIM and PSNR are torchmetrics'."""
+"""How alike two pictures are, by measures that readers know besides LPIPS; SSIM and PSNR are torchmetrics'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a mean over prompts is."""
+"""The confidence interval of a mean over prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BOOTSTRAP_MINIMUM = 8  # prompts; with fewer, resamples repeat themselves and the width runs away
+BOOTSTRAP_MINIMUM = 8  # prompts; with fewer, resamples repeat themselves and the interval grows out of bounds
 
 
 class Interval(NamedTuple):

@@ -22,10 +22,10 @@ UPWARDS = ("ua", "forget distance", "frechet alexnet")  # the first of these fig
 
 
 def tradeoff_plot(evaluations: Sequence[Evaluation]) -> Tensor:
-    """I against what was forgotten, a point a model: a picture [1, H, W, 3] in 0..1.
+    """Integrity loss against what was forgotten, one point per model: a picture [1, H, W, 3] in 0..1.
 
-    Upwards is UA where a judge looked, else the forget distance, else the Fréchet distance. The bar is I's 95 %
-    interval.
+    Upwards is UA where a judge looked, else the forget distance, else the Fréchet distance. The bar is the
+    95 % interval of the integrity loss.
     """
     import matplotlib.figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -82,7 +82,7 @@ class _Line:
 
 
 class _Grid:
-    """The sheet's layout, and the hand that draws it."""
+    """The sheet's layout, and the pen that draws it."""
 
     def __init__(
         self, lines: Sequence[_Line], columns: Mapping[str, Tensor], captions: Mapping[str, Mapping[str, float]]

@@ -92,7 +92,7 @@ def range_over(length: int, count: int) -> list[int]:
 
 
 class _Sheet:
-    """The layout, worked out once from the rows, and the hand that draws it."""
+    """The layout, worked out once from the rows, and the pen that draws it."""
 
     def __init__(self, rows: Sequence[SheetRow]) -> None:
         self.sections = [section for kind in (True, False) if (section := [row for row in rows if row.forget is kind])]
@@ -132,7 +132,7 @@ class _Sheet:
         write(self.pen, (left - 7, middle), "LPIPS 0", 14, FAINT, anchor="rm")
 
     def _section(self, rows: Sequence[SheetRow], top: int) -> int:
-        """Draws a section and tells where the next one starts."""
+        """Draws a section and returns where the next one starts."""
         forget = rows[0].forget
         name, colour = ("Forget", FORGET) if forget else ("Retain", RETAIN)
         aim = "meant to change" if forget else "meant to stay: LPIPS 0 is untouched"

@@ -29,14 +29,14 @@ def figure_table(measured: Measured) -> str:
 
 
 def retention_page(retention: Retention) -> str:
-    """The figures, the prompts' distances, I of each seed, and the settings."""
+    """The figures, the prompts' distances, the integrity loss of each seed, and the settings."""
     rows = [(name, row) for name in ("forget", "retain") for row in getattr(retention, name)]
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in retention.per_seed.items())
     return "\n\n".join(
         [
             figure_table(Measured.of(retention)),
             markdown_table(("", "prompt", "LPIPS"), [(name, row.prompt, f"{row.mean:.4f}") for name, row in rows]),
-            f"I of each seed: {seeds}",
+            f"Integrity loss of each seed: {seeds}",
             settings_line(retention.settings),
         ]
     )
