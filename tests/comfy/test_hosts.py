@@ -163,15 +163,15 @@ class TestHosts:
             assert gradient.norm() > 0, name
             assert (ours[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
-    @pytest.mark.parametrize("rank", [0, 4])
-    @pytest.mark.parametrize("made_in", ["comfyui", "diffusers"])
+    @pytest.mark.parametrize("made", [(place, rank) for place in ("comfyui", "diffusers") for rank in (0, 4)])
     def test_patch_opens_everywhere(
-        self, pack: Pack, model: Any, comfy_model: Any, host: DiffusersModel, made_in: str, rank: int, tmp_path: Path
+        self, pack: Pack, model: Any, comfy_model: Any, host: DiffusersModel, made: tuple[str, int], tmp_path: Path
     ) -> None:
         """In both hosts, the stock LoRA loader and, for low rank, diffusers' `load_lora_weights`."""
         import comfy.sd
         import comfy.utils
 
+        made_in, rank = made
         base = predicted(host, host)
         short_patch(comfy_model if made_in == "comfyui" else host, "esd", rank).save(tmp_path / "patch.safetensors")
         patch = UnlearningPatch.load(tmp_path / "patch.safetensors")

@@ -72,7 +72,7 @@ def short_patch(
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("method", ["ovw", "esd"])
 def test_attached_patched_and_stock_are_equal_bit_for_bit(
-    pack: Pack, model: Any, clip: Any, comfy_model: Any, tmp_path: Path, method: str, rank: int
+    pack: Pack, model: Any, comfy_model: Any, tmp_path: Path, method: str, rank: int
 ) -> None:
     """Deltas attached for training = patch at strength 1 = the saved file in the stock LoRA loader; 0 = the base."""
     import comfy.sd
