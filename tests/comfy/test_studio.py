@@ -28,7 +28,7 @@ def vae(pack: Callable[[str], ModuleType]) -> Any:
 def drawn(
     pack: Callable[[str], ModuleType], model: Any, clip: Any, vae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., int]:
-    """Draws one picture in a new studio and tells how many went through sampling."""
+    """Draws one picture in a new studio and returns how many went through sampling."""
     drawing, library = pack("nodes.host.drawing"), pack("unlearning_core.metrics.studio")
     monkeypatch.setattr(drawing.folder_paths, "get_temp_directory", lambda: str(tmp_path))
     asked: list[int] = []

@@ -47,7 +47,7 @@ class Figure:
     of: Callable[[Measured], Value]
     about: str = ""  # what it is, in a few words
     of_base: Callable[[Measured], Value] = lambda measured: None  # the same of the base's own pictures
-    note: Callable[[Measured], str | None] = lambda measured: None  # what stands beside it in a node's table
+    note: Callable[[Measured], str | None] = lambda measured: None  # what is shown beside it in a node's table
     in_table: bool = True  # of a node
     in_leaderboard: bool = False
     meaning: str = ""  # what the documentation says in place of `about`
@@ -228,7 +228,7 @@ FIGURES = (  # in the order of tables
         "{:.1%}",
         None,
         judge_on_base,
-        meaning="base's pictures that the judge names rightly",
+        meaning="base's pictures that the judge names correctly",
     ),
     Figure(
         "right",
