@@ -178,7 +178,8 @@ def test_methods_that_ignore_the_overwrite_prompt(model: DiffusersModel, method:
         unlearn(model, make(method), Prompts(PROMPTS.forget, (overwrite,), held), short(method)).tensors
         for overwrite in held
     )
-    assert all(torch.equal(first[key], second[key]) for key in first) == (method in groups.ignoring_overwrite())
+    same = all(torch.equal(first[key], second[key]) for key in first)
+    assert same == (method in groups.ignoring_overwrite()), f"uses_overwrite of {METHODS[method].__name__} says other"
 
 
 def test_seeds_go_round(model: DiffusersModel) -> None:
