@@ -1,24 +1,39 @@
-"""A real ComfyUI for the tests that need one. UNLEARNING_TEST_OLDEST=1 takes the oldest supported version."""
+"""A home of the tests' own, and a real ComfyUI for those that need one.
+
+UNLEARNING_TEST_OLDEST=1 takes the oldest supported ComfyUI.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import comfyui
+import own_home
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before test modules are imported, because some libraries read their folders once, when they are imported.
+    home = tempfile.TemporaryDirectory(prefix="unlearning-home-", ignore_cleanup_errors=True)
+    config.add_cleanup(home.cleanup)
+    environment = pytest.MonkeyPatch()
+    config.add_cleanup(environment.undo)
+    own_home.move_in(Path(home.name), environment)
 
 
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
     """The folder of the ComfyUI under test."""
-    if os.environ.get("UNLEARNING_TEST_OLDEST") == "1":
-        return comfyui.pinned_comfyui(comfyui.OLDEST, Path(sys.executable))
-    return comfyui.find_comfyui(Path(sys.executable))
+    with own_home.users_home():
+        if os.environ.get("UNLEARNING_TEST_OLDEST") == "1":
+            return comfyui.pinned_comfyui(comfyui.OLDEST, Path(sys.executable))
+        return comfyui.find_comfyui(Path(sys.executable))
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +42,12 @@ def server(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000")  # glibc gives freed weights back to the system
     folder = tmp_path_factory.mktemp("comfyui")
     shutil.copytree(Path(__file__).parent / "support" / "small_clip", folder / "custom_nodes" / "small_clip")
-    with comfyui.Server(comfyui_path, Path(sys.executable), folder) as running:
-        yield running
+    running = comfyui.Server(comfyui_path, Path(sys.executable), folder)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("https_proxy", "http://127.0.0.1:9")  # no network: torchvision's server has all weights
+        running.start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .deltas import full_tensors, low_rank_tensors
+from .files import move_into_place
 from .hosts.base import DiffusersModel
 from .hosts.pictures import draw
 from .metrics.lpips import Lpips
@@ -86,7 +86,7 @@ def merge(model: DiffusersModel, patch: UnlearningPatch, strength: float, folder
     try:
         with model.patched(patch, strength):
             model.pipeline.save_pretrained(partial)
-        os.replace(partial, folder)
+        move_into_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

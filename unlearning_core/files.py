@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,14 @@ def write_atomically(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         yield partial
-        partial.replace(path)
+        move_into_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """The last step of writing: what is complete at `partial`, a file or a folder, is at `path` from here on."""
+    os.replace(partial, path)
 
 
 def hash_prefix(path: Path) -> str:

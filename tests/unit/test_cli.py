@@ -12,6 +12,7 @@ from unlearning_core.cli import main
 from unlearning_core.commands.evaluate import PromptFile, read_prompts
 from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
+from unlearning_core.metrics import backbones
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
@@ -56,7 +57,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
-def test_bad_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbones, "_url", lambda backbone: "http://127.0.0.1:9")  # torchvision's server has them
     (folder / "empty.txt").write_text("[forget]\na cat face\n")
     (folder / "odd.txt").write_text("[keep]\na car\n")
     shutil.copy(folder / "prompts.txt", folder / "fake.safetensors")

@@ -82,13 +82,15 @@ def test_against_torchmetrics(clip: Clip, pictures: Tensor) -> None:
 
 
 def test_the_batch_does_not_change_an_embedding(clip: Clip, pictures: Tensor) -> None:
-    assert torch.allclose(clip.embed_pictures(pictures)[5], clip.embed_pictures(pictures[5:6])[0], atol=1e-5)
+    together, alone = clip.embed_pictures(pictures)[5], clip.embed_pictures(pictures[5:6])[0]
+    # A picture alone may take other kernels than one among others: a few roundings (1e-7) of a unit vector.
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_cmmd_by_hand() -> None:
     x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     assert cmmd(x, y) == pytest.approx(1000 * (2 - 2 * math.exp(-2 / 200)))
-    assert cmmd(x.repeat(3, 1), x) == 0
+    assert cmmd(x.repeat(3, 1), x) == pytest.approx(0, abs=1e-9)  # fp64 means of 9, 3 and 1 values, times 1000
     with pytest.raises(ValueError, match="at least one picture"):
         cmmd(x, y[:0])
 

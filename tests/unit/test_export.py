@@ -127,10 +127,15 @@ def test_merged_model_draws_as_the_patched_one(file: Path, tmp_path: Path) -> No
     main(["export", str(file), str(tmp_path / "merged"), "--merge", "--base", str(MODEL)])
     sampling = Sampling(steps=3, width=128, height=128)
     model, prompt_seeds = load(MODEL), [("a cat face", 1)]
+    merged = load(tmp_path / "merged")
+    base = draw(model, prompt_seeds, sampling)
     with model.patched(UnlearningPatch.load(file)):
         expected = draw(model, prompt_seeds, sampling)
-    assert torch.equal(draw(load(tmp_path / "merged"), prompt_seeds, sampling), expected)
-    assert not torch.equal(draw(model, prompt_seeds, sampling), expected)
+        patched = {name: parameter.clone() for name, parameter in model.denoiser.named_parameters()}
+    assert all(torch.equal(parameter, patched[name]) for name, parameter in merged.denoiser.named_parameters())
+    # Weights read from a file lie at odd addresses, which may take other kernels: 1e-7 a layer, for three steps.
+    torch.testing.assert_close(draw(merged, prompt_seeds, sampling), expected, rtol=0, atol=1e-4)
+    assert (expected - base).abs().max() > 1e-3
 
 
 def test_merging_stops_before_it_loads_and_leaves_no_half(
@@ -141,10 +146,10 @@ def test_merging_stops_before_it_loads_and_leaves_no_half(
         main(["export", str(file), str(tmp_path / "taken"), "--merge", "--base", "nowhere"])
     assert "taken: is there already; name a new folder" in capsys.readouterr().err
 
-    def no_room(source: Path, target: Path) -> None:
+    def no_room(partial: Path, path: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("os.replace", no_room)
+    monkeypatch.setattr("unlearning_core.export.move_into_place", no_room)
     with pytest.raises(OSError, match="no space"):
         merge(load(MODEL), UnlearningPatch.load(file), 1.0, tmp_path / "merged")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -61,7 +61,8 @@ def test_alexnet_features_see_noise_on_pictures() -> None:
     pictures = torch.rand(40, 64, 64, 3, generator=generator)
     features = alexnet_features(alexnet, pictures)
     assert features.shape == (40, 256)
-    assert torch.allclose(features[5], alexnet_features(alexnet, pictures[5:6])[0], atol=1e-5)
+    # A picture alone may take other kernels than one among others: a few roundings (1e-7) of each feature.
+    torch.testing.assert_close(features[5], alexnet_features(alexnet, pictures[5:6])[0], rtol=1e-5, atol=1e-5)
     near, far = (
         alexnet_frechet_distance(alexnet, pictures, torch.lerp(pictures, torch.full_like(pictures, 0.5), weight))
         for weight in (0.1, 0.5)

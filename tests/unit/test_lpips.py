@@ -51,9 +51,10 @@ def test_a_picture_is_at_zero_from_itself(alex: Lpips) -> None:
 def test_batches_do_not_change_distances(alex: Lpips) -> None:
     a, b = (pictures.repeat(3, 1, 1, 1) for pictures in examples())
     alone = [alex.distance(*pair).item() for pair in zip(a.split(1), b.split(1), strict=True)]
-    assert alex.distance(a, b).tolist() == pytest.approx(alone, abs=1e-6)
+    # Batches of another size may take other kernels: a few roundings (1e-7) of distances and heat below 1.
+    torch.testing.assert_close(alex.distance(a, b), torch.tensor(alone), rtol=1e-6, atol=1e-6)
     heat = torch.cat([alex.heat_map(*pair) for pair in zip(a.split(4), b.split(4), strict=True)])
-    assert torch.allclose(alex.heat_map(a, b), heat, atol=1e-6)
+    torch.testing.assert_close(alex.heat_map(a, b), heat, rtol=1e-5, atol=1e-6)
 
 
 def test_large_pictures_are_compared_one_by_one(alex: Lpips, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,10 +68,10 @@ def test_failed_save_leaves_the_old_file(
     patch.save(path)
     before = path.read_bytes()
 
-    def no_room(source: Path, target: Path) -> None:
+    def no_room(partial: Path, path: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("os.replace", no_room)
+    monkeypatch.setattr("unlearning_core.files.move_into_place", no_room)
     with pytest.raises(OSError, match="no space"):
         patch.with_integrity({"integrity": 0.1}).save(path)
     assert path.read_bytes() == before
@@ -172,9 +172,11 @@ def test_changes_are_what_was_trained(
     changes = UnlearningPatch(tensors, patch.record).changes()
     assert changes.keys() == deltas.keys()
     sampled = UnlearningPatch(tensors, patch.record).changes(rows=3)
+    # A product of fewer rows may take another path through the processor, a few roundings (1e-7) away.
+    rtol, atol = (1e-5, 1e-6) if rank else (0.0, 0.0)
     for name, delta in deltas.items():
         torch.testing.assert_close(weights[name] + changes[name], delta(weights[name]))
-        torch.testing.assert_close(sampled[name], changes[name][::2])
+        torch.testing.assert_close(sampled[name], changes[name][::2], rtol=rtol, atol=atol)
         if rank:
             product = low_rank_product(delta.get_parameter("up"), delta.get_parameter("down"))
             torch.testing.assert_close(changes[name], scale * product)

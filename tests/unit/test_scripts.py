@@ -132,7 +132,8 @@ def test_comfy_cli_workspace_comes_second(tmp_path: Path, monkeypatch: pytest.Mo
     config.parent.mkdir(parents=True)
     config.write_text(f"[DEFAULT]\ndefault_workspace = {workspace}\n")
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
     assert comfyui.find_comfyui(Path(sys.executable)) == workspace.resolve()
 
 
