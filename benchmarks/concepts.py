@@ -19,6 +19,7 @@ from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import prompt_seeds_of
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
+from unlearning_core.reports.tables import settings_line
 from unlearning_core.sampling import Sampling
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
@@ -123,7 +124,7 @@ def main() -> None:
     bench = Bench()
     rows = [bench.many("uce", 1e-3, 1), bench.many("ovw", 1e-3, 600)]
     page = PAGE.format(
-        sampling=", ".join(f"{name} {value}" for name, value in SAMPLING.settings().items()),
+        sampling=settings_line(SAMPLING.settings()),
         forgotten=", ".join(FORGOTTEN),
         kept=", ".join(KEPT),
         rows="\n".join(rows),

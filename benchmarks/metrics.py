@@ -32,11 +32,11 @@ from unlearning_core.metrics.retention import Comparison, Retention, measure
 from unlearning_core.model import select
 from unlearning_core.reports.tables import markdown_table, settings_line
 from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 
 ROOT = Path(__file__).parents[1]
-MODEL = ROOT / "unlearning_core" / "tiny" / "model"
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 QUICK = Sampling(steps=2, cfg=3.0, width=128, height=128)  # for the memory, which the steps do not change
 PROMPTS = [prompt(concept, list(STYLES)[index % 3]) for index, concept in enumerate(CONCEPTS)]
@@ -82,7 +82,7 @@ class Bench:
         return draw_scaled
 
     def cached(self, cache: PictureCache, factor: float) -> Draw:
-        """The same through the cache, under a key as the command line's."""
+        """The same through the cache, under a key of its own."""
         weights = digest(self.model.denoiser.state_dict()), digest(self.model.pipeline.vae.state_dict())
         key = {**self.sampling.settings(), "weights": weights, "factor": factor}
         return cache.drawing(

@@ -16,7 +16,7 @@ from unlearning_core.reports.tables import markdown_table, settings_line
 
 Row = dict[str, Any]  # one training seed of one method on one task
 
-FIGURES = (  # of unlearning_core.metrics.figure, in the order of the table
+SHOWN = (  # keys of unlearning_core.metrics.figure, in the order of the table
     "ua",
     "ira",
     "cra",
@@ -33,9 +33,14 @@ COSTS: dict[str, str] = {  # what unlearning takes -> how it is printed
     "patch MB": "{:.2f}",
 }
 COLUMNS: dict[str, tuple[str, str]] = {  # key of a row -> heading and form
-    **{figure.key: (figure.column, figure.format) for figure in map(figure_named, FIGURES)},
+    **{figure.key: (figure.column, figure.format) for figure in map(figure_named, SHOWN)},
     **{key: (key, form) for key, form in COSTS.items()},
 }
+CSV_COLUMNS = (
+    *("task", "name", "seed", "reached", "ua", "ira", "cra", "integrity", "interval low", "interval high"),
+    *("noise floor", "forget distance", "frechet alexnet", "clip score retain", "base clip score retain", "patch MB"),
+    *("seconds", "network calls", "peak MB"),
+)
 INTRODUCTION = """# What forgetting costs
 
 Written by `python -m benchmarks.integrity` on the shipped model. Each method has twelve settings, three groups of four
@@ -80,8 +85,8 @@ def write_report(rows: Sequence[Row], scale: dict[str, float], settings: dict[st
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """One line a training seed."""
-    names = [name for name in rows[0] if name not in ("curve", "setting")]
+    """One line a training seed: what the page shows of it, and its intervals."""
+    names = [name for name in CSV_COLUMNS if name in rows[0]]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*names, "setting"])
@@ -137,7 +142,8 @@ def claim_sight(rows: Sequence[Row]) -> Claim:
                 same = all(overlap(*(ends(each, figure) for each in runs)) for figure in BLIND)
                 if same and not overlap(*((mean(each, "interval low"), mean(each, "interval high")) for each in runs)):
                     values = ", ".join(
-                        f"{name} {mean(each, 'I'):.3f}" for name, each in zip((first, second), runs, strict=True)
+                        f"{name} {mean(each, 'integrity'):.3f}"
+                        for name, each in zip((first, second), runs, strict=True)
                     )
                     overlooked.append(f"{task}: {values}")
     figures = [

@@ -93,6 +93,8 @@ class RetentionMetric(MeasuringNode):
         comparison = Comparison(load_lpips(inputs.get("backbone", "alex")), plan, inputs.get("judge"))
         base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
         settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
+        if patch:
+            settings["patch"] = patch.digest
         retention = measure(base, unlearned, comparison, settings, studio.bare(base_model))
         sheet = retention_sheet(base, unlearned, comparison.lpips, retention)
         distance = math.nan if retention.forget_distance is None else retention.forget_distance

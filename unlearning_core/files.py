@@ -31,7 +31,10 @@ def move_into_place(partial: Path, path: Path) -> None:
 
 
 def hash_prefix(path: Path) -> str:
-    """The start of a file's sha256, which torch hub's files have behind the last dash of their name."""
+    """The start of a file's sha256, which torch hub's files have behind the last dash of their name.
+
+    Raises IndexError for a name without one.
+    """
     return path.stem.rsplit("-", 1)[1]
 
 

@@ -38,8 +38,10 @@ def check_prefix(prefix: str, folder: str = "output") -> None:
     parts = [part for part in re.split(r"[/\\]", prefix.strip()) if part not in ("", ".")]
     if not parts:
         raise ValueError("filename_prefix: empty; write a file name, such as unlearned")
-    if ".." in parts or Path(prefix).is_absolute():
-        raise ValueError(f"filename_prefix: {prefix!r} leaves {folder}; write a name or folders without '..'")
+    output = Path(folder_paths.get_output_directory()).resolve()
+    inside = (output / prefix).resolve().is_relative_to(output)  # a link in it may lead out
+    if ".." in parts or Path(prefix).is_absolute() or not inside:
+        raise ValueError(f"filename_prefix: {prefix!r} leaves {folder}; write a name, or folders and a name, within it")
 
 
 def next_target(prefix: str) -> Target:

@@ -9,7 +9,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (!isOurs(node)) return;
-    for (const widget of node.widgets) {
+    for (const widget of node.widgets ?? []) {
       if (widget.type === "customtext") widget.options.getMinHeight = () => HEIGHT;
     }
   },

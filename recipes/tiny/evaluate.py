@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recipes.tiny.pictures import sheet
+from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import SIZE, STYLES, prompts
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODEL = Path(__file__).parent / "model"
 CFG, STEPS, SEEDS = 3.0, 25, (0, 1, 2)
 BATCH_SIZE = 24
 

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recipes.tiny.pictures import fetch_icons, training_pictures
 from unlearning_core.files import write_atomically
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.tiny.judge import REFERENCES, Judge, features
-from unlearning_core.tiny.world import CONCEPTS, STYLES
+from unlearning_core.tiny.world import CONCEPTS, STYLES, prompts
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,6 @@ PICTURES_EACH = 48  # of every (concept, style)
 
 def main() -> None:
     """Makes the references, then judges as many new pictures."""
-    from ...recipes.tiny.pictures import fetch_icons, training_pictures
-    from .world import prompts
-
     parser = argparse.ArgumentParser(description="Make the references of the shipped model's judge.")
     parser.add_argument("--icons", type=Path, required=True, help="folder for the icon sets, which npm fetches")
     parser.add_argument("--out", type=Path, default=REFERENCES)

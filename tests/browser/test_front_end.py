@@ -35,11 +35,28 @@ def page(server: Any) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *OFFLINE])
         page = browser.new_page(viewport={"width": 1920, "height": 1200})
+        page.on("console", lambda message: note_error(message.text) if message.type == "error" else None)
         page.request.post(f"{url}/api/settings/Comfy.TutorialCompleted", data=True)
         page.goto(url)
         page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=START_MS)
         yield page
         browser.close()
+
+
+complaints: list[str] = []  # of this pack's extensions, in the browser's console
+
+
+def note_error(text: str) -> None:
+    if "Unlearning." in text or "comfyui-unlearning" in text:
+        complaints.append(text)
+
+
+@pytest.fixture(autouse=True)
+def no_complaints() -> Iterator[None]:
+    """A test fails when an extension of this pack throws in the browser."""
+    complaints.clear()
+    yield
+    assert complaints == []
 
 
 def open_workflow(page: Page, path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 import torch
 from comfyui import Server
 
+from unlearning_core.tiny import MODEL
+
 PACK = Path(__file__).parents[2]
-MODEL = PACK / "unlearning_core" / "tiny" / "model"
 
 
 @pytest.fixture(scope="session")

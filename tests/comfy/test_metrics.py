@@ -14,10 +14,10 @@ from comfyui import PromptError, Server
 from graphs import Graph, node, unlearn
 
 from unlearning_core.cli import main
+from unlearning_core.tiny import MODEL
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 MEASURED = {
     "retain_prompts": "a car in noto style\na frog in fluent style",
     "forget_prompts": "a cat face in noto style",

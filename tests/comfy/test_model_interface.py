@@ -13,9 +13,9 @@ from torch import Tensor
 
 from unlearning_core.hosts.base import DiffusersModel
 from unlearning_core.hosts.families import load
+from unlearning_core.tiny import MODEL
 
 Pack = Callable[[str], ModuleType]
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 PROMPTS = ["a cat face in noto style", "a car", ""]
 
 

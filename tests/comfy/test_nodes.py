@@ -62,6 +62,7 @@ def test_unlearn_and_measure(server: Server, run_prompt: RunPrompt) -> None:
     assert figures["settings"]["sampler"] == "euler"
     record = UnlearningPatch.load(saved_patch(server, entry)).record
     assert record.integrity == figures
+    assert figures["settings"]["patch"] == UnlearningPatch.load(saved_patch(server, entry)).digest
     assert record.forget == ["a cat face"]
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from unlearning_core.metrics.plan import PromptSeed
+from unlearning_core.tiny import MODEL
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 KEY = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 SAMPLING = {"sampler_name": "euler", "scheduler": "simple", "steps": 2, "cfg": 3.0, "width": 64, "height": 64}
 

@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unlearning_core.tiny import MODEL
+
 PACK = Path(__file__).parents[2]
-MODEL = PACK / "unlearning_core" / "tiny" / "model"
 KEY = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"  # 128 -> 64
 
 

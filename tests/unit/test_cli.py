@@ -14,10 +14,10 @@ from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
 from unlearning_core.metrics import backbones
 from unlearning_core.prompts import Prompts
+from unlearning_core.tiny import MODEL
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 FAST = ["--steps", "3", "--cfg", "3", "--width", "128", "--height", "128", "--seeds", "1", "--forget-seeds", "1"]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -37,10 +36,10 @@ from unlearning_core.model import noise_prediction
 from unlearning_core.progress import Progress, Reporter
 from unlearning_core.prompts import Prompts, held_prompts
 from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 from unlearning_core.train import Settings, train
 from unlearning_core.unlearn import unlearn
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 CLOSED = Settings(weights="text_projections")
 PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a car",))
 TOKENS = {"cat": (1.0, 0.0), "dog": (0.0, 1.0), "car": (2.0, 1.0), "": (0.5, 0.0)}

@@ -16,8 +16,8 @@ from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 TRAIN = ["train", "--model", str(MODEL), "--method", "ovw", "--option", "help_weight=3", "--forget", "a cat face"]
 TRAIN += ["--overwrite", "a dog face", "--retain", "a car", "--steps", "3", "--learning-rate", "2e-3"]
 TRAIN += ["--width", "128", "--height", "128", "--runs", "2", "--run-steps", "3", "--batch-size", "2"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -15,9 +13,9 @@ from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.forgetting import Accuracies, Judge, accuracies
 from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse_domains
 from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 LABELS = f"a {{}}: {', '.join(CONCEPTS)}\n{{}} style: {', '.join(STYLES)}"
 PROMPTS = [prompt(concept, list(STYLES)[index % 3]) for index, concept in enumerate(CONCEPTS)]
 

@@ -40,12 +40,12 @@ from unlearning_core.patch import UnlearningPatch
 from unlearning_core.progress import Progress, Reporter
 from unlearning_core.prompts import Prompts
 from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import new_deltas, new_training, unlearn
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
 TASK = object_task()
 

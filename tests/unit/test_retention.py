@@ -20,10 +20,10 @@ from unlearning_core.metrics.retention import Comparison, Retention, count_pictu
 from unlearning_core.model import select
 from unlearning_core.reports.tables import retention_page
 from unlearning_core.sampling import Sampling
+from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
 
-MODEL = Path(__file__).parents[2] / "unlearning_core" / "tiny" / "model"
 SAMPLING = Sampling(steps=4, cfg=3.0, width=128, height=128)
 RETAIN = ["a car in noto style", "a house", "a frog in fluent style"]
 

@@ -66,7 +66,7 @@ def test_one_changed_prompt_in_eight_gives_a_finite_interval() -> None:
     assert high > 0.1 + 2.36 * 0.1  # Student's t with seven degrees of freedom, and the standard error
 
 
-def test_one_prompt_tells_no_spread() -> None:
+def test_one_prompt_has_no_interval() -> None:
     assert bootstrap_interval([0.3]) is None
 
 

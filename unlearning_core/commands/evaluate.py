@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from ..metrics.backbones import BACKBONES
+from ..metrics.clip import SHIPPED
 from ..metrics.evaluation import Candidate, Evaluation, check_names, evaluate
 from ..metrics.forgetting import Domains, Judge
 from ..metrics.lpips import Lpips
@@ -94,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     looking.add_argument(
         "--labels", type=Path, help="what clip and diffusion choose from: lines such as 'a {}: cat, dog'"
     )
-    looking.add_argument("--clip", default="shipped", help="open_clip model: shipped, a folder, or 'name weights'")
+    looking.add_argument("--clip", default=SHIPPED, help="open_clip model: shipped, a folder, or 'name weights'")
     looking.add_argument("--fid", action="store_true", help="FID too; needs Inception weights")
     looking.add_argument(
         "--models", type=Path, action="append", default=[], help="folder with LPIPS, CLIP or Inception; may be repeated"
@@ -102,8 +103,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(args: argparse.Namespace) -> Request:
-    """Reads the files that the arguments name. Raises ValueError for one that is missing or wrong, or a bad number."""
-    check_counts(args, "seeds", "forget_seeds")
+    """Reads the files that the arguments name. Raises FileNotFoundError for one that is
+    missing, ValueError for one that is wrong, or a bad number.
+    """
+    check_counts(args, "seeds", "forget_seeds", "steps")
     plan = Plan.of(*read_prompts(args.prompts), args.seed, args.seeds, args.forget_seeds)
     check_pictures(plan)
     patches = read_patches(args.patch)
@@ -221,7 +224,9 @@ def read_prompts(path: Path) -> PromptFile:
 
 
 def read_patches(paths: Sequence[Path]) -> dict[str, UnlearningPatch]:
-    """The patches under their files' names. Raises ValueError for two of one name, or an unreadable file."""
+    """The patches under their files' names. Raises ValueError for two of one name, or a missing or damaged
+    file.
+    """
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"--patch {missing[0]}: there is no such file")
@@ -232,7 +237,10 @@ def read_patches(paths: Sequence[Path]) -> dict[str, UnlearningPatch]:
 
 
 def read_domains(judge: str, labels: Path | None) -> Domains | None:
-    """What a judge chooses from; None for those that need no labels. Raises ValueError for missing or bad labels."""
+    """What a judge chooses from; None for those that need no labels.
+
+    Raises ValueError for no or bad labels, FileNotFoundError for a missing file.
+    """
     from ..metrics.judges import parse_domains
 
     if judge not in ("clip", "diffusion"):
@@ -243,7 +251,9 @@ def read_domains(judge: str, labels: Path | None) -> Domains | None:
 
 
 def load_networks(instruments: Instruments, device: str) -> tuple[Networks, Lpips]:
-    """What embeds pictures, and LPIPS on the backbone. Raises FileNotFoundError for weights that are not to be had."""
+    """What embeds pictures, and LPIPS on the backbone. Raises FileNotFoundError for weights that are not to
+    be had, ValueError for damaged ones or a CLIP name of another form.
+    """
     from ..metrics.clip import clip_named
     from ..metrics.inception import Fid
 

@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(args: argparse.Namespace) -> Request:
-    """Raises ValueError for a missing base, an unreadable patch, or a place that cannot be written to."""
+    """Raises ValueError for a missing base, a damaged patch or a place that cannot be written to, FileNotFoundError for
+    a missing patch.
+    """
     from ..export import check_new
 
     if args.model is None and (args.merge or args.pictures):
@@ -101,6 +103,7 @@ def run(args: argparse.Namespace) -> None:
 def _picture_error(request: Request, converted: UnlearningPatch) -> str:
     """What the conversion changes in integrity loss, as a line."""
     from ..export import picture_error
+    from ..reports.tables import settings_line
 
     assert request.source is not None
     model, measurement = request.source.load(), request.measurement
@@ -108,5 +111,5 @@ def _picture_error(request: Request, converted: UnlearningPatch) -> str:
     seeds = range(measurement.seed, measurement.seed + measurement.count)
     prompt_seeds = prompt_seeds_of(request.patch.record.retain or [""], seeds)
     distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling)
-    settings = ", ".join(f"{name} {value}" for name, value in measurement.sampling.settings().items())
+    settings = settings_line(measurement.sampling.settings())
     return f"error in integrity loss: {distance:.4f} (LPIPS alex, {len(prompt_seeds)} pictures, {settings}, float32)"

@@ -43,7 +43,7 @@ def default_device() -> str:
 
 def add_model_arguments(parser: argparse.ArgumentParser, flag: str, note: str = "", required: bool = True) -> None:
     """What `model_source` reads; `flag` names the model, such as --base."""
-    parser.add_argument(flag, dest="model", required=required, help=MODEL_HELP + note)
+    parser.add_argument(flag, dest="model", metavar=flag[2:].upper(), required=required, help=MODEL_HELP + note)
     parser.add_argument("--config", type=Path, help="diffusers folder of the family, when the model is a file")
     parser.add_argument("--device", help="without it cuda where that is available, else cpu")
     parser.set_defaults(precision="float32")
@@ -70,8 +70,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
-    """Of the arguments that `add_sampling_arguments` defines. Raises ValueError for no step."""
-    check_counts(args, "steps")
+    """Of the arguments that `add_sampling_arguments` defines."""
     return Sampling(args.steps, args.cfg, args.width, args.height)
 
 

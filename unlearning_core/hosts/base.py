@@ -91,7 +91,6 @@ class DiffusersModel(ABC):
 
     def sigmas(self, steps: int) -> Tensor:
         """Noise levels [steps + 1], falling, the last one 0: ComfyUI's "simple" scheduler."""
-        # ComfyUI's "simple" scheduler.
         sigmas = self.training_sigmas
         picked = [sigmas[-(1 + int(index * len(sigmas) / steps))] for index in range(steps)]
         return torch.stack([*picked, torch.zeros_like(picked[0])])

@@ -113,9 +113,11 @@ class GradientMethod(Method):
         return self
 
     def loss(self, step: Step) -> Tensor:
+        """The loss of one step [], without L_help; for methods that are their own objective."""
         raise NotImplementedError
 
     def figures(self) -> dict[str, float]:
+        """What else to report of the step just taken."""
         return {}
 
 
@@ -145,7 +147,7 @@ class ClosedForm(Method):
 
     @abstractmethod
     def edit(self, weight: Tensor, texts: Texts) -> Tensor:
-        """The change of a weight [out, D], both in float64."""
+        """The change of a weight [out, D], both in float64. Raises ValueError when the texts leave it no room."""
 
 
 def aligned(forget: Tensor, overwrite: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class Measured:
 class Figure:
     """A figure, and how it is shown."""
 
-    key: str  # in JSON and CSV
+    key: str  # in JSON and CSV; the parts of an interval have `key low` and `key high`
     heading: str  # of a column, and on an axis
     format: str  # of str.format
     higher_is_better: bool | None  # None for neither
@@ -55,9 +55,19 @@ class Figure:
     @property
     def label(self) -> str:
         """`I (integrity loss, lower is better)`."""
-        better = {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
-        explained = ", ".join(filter(None, (self.about, better)))
-        return f"{self.heading} ({explained})" if explained else self.heading
+        explained = ", ".join(filter(None, (self.about, self._better)))
+        if not explained:
+            return self.heading
+        return f"{self.heading}: {explained}" if "(" in self.heading else f"{self.heading} ({explained})"
+
+    @property
+    def axis(self) -> str:
+        """`UA, higher is better`, short enough for a small plot."""
+        return ", ".join(filter(None, (self.heading, self._better)))
+
+    @property
+    def _better(self) -> str:
+        return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
 
     @property
     def column(self) -> str:
@@ -205,7 +215,7 @@ FIGURES = (  # in the order of tables
     Figure(
         "forget distance",
         "forget distance",
-        "{:.3f}",
+        "{:.4f}",
         True,
         _of_retention("forget_distance"),
         in_leaderboard=True,
@@ -253,7 +263,7 @@ FIGURES = (  # in the order of tables
     Figure(
         "frechet alexnet",
         "FD (AlexNet)",
-        "{:.3f}",
+        "{:.4f}",
         False,
         _of_quality("frechet_alexnet"),
         "Fréchet distance from the base's pictures, AlexNet features",
@@ -285,7 +295,7 @@ FIGURES = (  # in the order of tables
 
 
 def figure_named(key: str) -> Figure:
-    """The figure with this key."""
+    """The figure with this key. Raises StopIteration for another key."""
     return next(figure for figure in FIGURES if figure.key == key)
 
 

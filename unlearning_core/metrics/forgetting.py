@@ -18,7 +18,7 @@ from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, chunks, drawn
 
 Domains = Mapping[str, Sequence[str]]  # domain -> its labels
 
-FIGURES = ("ua", "ira", "cra", "right")
+SHARES = ("ua", "ira", "cra", "right")
 
 
 class Judge(Protocol):
@@ -70,7 +70,7 @@ class Accuracies:
     @property
     def shares(self) -> dict[str, float | None]:
         """By figure."""
-        return {figure: getattr(self, figure) for figure in FIGURES}
+        return {figure: getattr(self, figure) for figure in SHARES}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Tally:
             Count(prompt, "forget" if prompt in self._forget else "retain", figure, self._hits[figure, prompt], votes)
             for (figure, prompt), votes in self._votes.items()
         )
-        return Accuracies(**{figure: _share(counts, figure) for figure in FIGURES}, counts=counts)
+        return Accuracies(**{figure: _share(counts, figure) for figure in SHARES}, counts=counts)
 
     def _count(self, domain: str, shown: str, prompt: str, forgotten: bool) -> None:
         asked = label_of(prompt, self.judge.domains[domain])

@@ -47,7 +47,10 @@ class Lpips:
         return torch.cat([values.squeeze(1) for values in self._batches(a, b, spatial=True)])
 
     def activations(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """The backbone's activations: [B, H, W, 3] in 0..1 -> a [B, C, h, w] for each LPIPS layer, on `device`."""
+        """The backbone's activations: [B, H, W, 3] in 0..1 -> a [B, C, h, w] for each LPIPS layer, on `device`.
+
+        Raises ValueError for another shape, a value that is NaN or outside 0..1, or a side that is too small.
+        """
         _check(pictures, self.backbone)
         with torch.no_grad(), _exact_convolutions():
             return tuple(self._net.net(self._net.scaling_layer(self._planes(pictures))))

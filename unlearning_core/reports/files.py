@@ -64,7 +64,10 @@ def comparison_report(evaluations: Sequence[Evaluation]) -> Report:
 
 
 def write_report(path: Path, report: Report) -> list[Path]:
-    """Writes `path` with .json and .csv for its suffix, each in one move; returns both paths."""
+    """Writes `path` with .json and .csv for its suffix, each in one move; returns both paths.
+
+    Raises ValueError for a figure that is NaN or infinite.
+    """
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(Value._fields)

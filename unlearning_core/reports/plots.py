@@ -48,7 +48,7 @@ def tradeoff_plot(evaluations: Sequence[Evaluation]) -> Tensor:
             color=line.get_color(),
         )
     axes.set_xlabel(integrity.label, fontsize=13)
-    axes.set_ylabel(forgotten.label, fontsize=13)
+    axes.set_ylabel(forgotten.axis, fontsize=13)
     axes.tick_params(labelsize=12)
     axes.margins(0.18)
     if forgotten.key == "ua":

@@ -5,4 +5,3 @@ from __future__ import annotations
 from pathlib import Path
 
 MODEL = Path(__file__).parent / "model"  # a diffusers folder
-CLIP = Path(__file__).parent / "clip"  # an open_clip folder

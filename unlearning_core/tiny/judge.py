@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +17,7 @@ from ..metrics.lpips import Lpips
 from ..metrics.plan import batches
 from .world import parse
 
-log = logging.getLogger(__name__)
-
 REFERENCES = Path(__file__).parent / "model" / "judge.safetensors"
-PICTURES_EACH = 48  # of every (concept, style)
 LAYERS = (1, 2)  # AlexNet's second and third ReLU: they see shape and hand, and still read soft pictures
 GRID = 3  # cells a side that a layer's activations are averaged in, so that small shifts don't matter
 
@@ -62,7 +58,7 @@ class Judge:
 
     @classmethod
     def load(cls, path: Path = REFERENCES, folders: Sequence[Path] = (), by_concept: bool = False) -> Judge:
-        """A judge from the file that `make_references` wrote. Raises FileNotFoundError when it is not there.
+        """A judge from the file that recipes.tiny.judge wrote. Raises FileNotFoundError when it is not there.
 
         With by_concept, a concept's references are averaged over its styles, and every verdict's style is "any".
         """
