@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unlearning_core.digests import digest, tensors
 from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw
-from unlearning_core.metrics.cache import PictureCache, digest, tensors
+from unlearning_core.metrics.cache import PictureCache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.forgetting import label_of
 from unlearning_core.metrics.judges import ClipJudge, DiffusionClassifier, parse_domains

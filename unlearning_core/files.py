@@ -1,13 +1,22 @@
-"""Files that are complete or not there at all, and downloads that carry their hash in their name."""
+"""Files that are complete or not there at all, text whatever wrote it, and downloads with their hash in their name."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+MARKS = {  # byte order mark -> encoding, the longer ones first: UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextmanager
@@ -47,3 +56,19 @@ def read_checked(path: Path) -> bytes:
             f"{path} is damaged (sha256 {digest[:8]}…, not the one in its name): delete it, fetch it again"
         )
     return content
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, as editors on Windows write them.
+
+    Line ends become newlines. Raises ValueError, which names the file, for another encoding or what is no text.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: this is not text in UTF-8 ({error}); save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError(f"{path}: this is no text, or UTF-16 without a byte order mark; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -20,6 +20,7 @@ from .deltas import low_rank_product
 from .files import write_atomically
 from .fingerprint import Fingerprint
 
+SOME_ROWS = 4  # of each weight
 KEY = "unlearning"  # of the record in the file's __metadata__
 FORMAT = 1  # of record and tensors; the number grows when files are to be read in another way
 
@@ -97,7 +98,8 @@ class UnlearningPatch:
     record: Record
 
     def save(self, path: Path) -> None:
-        """Writes the file in one move, the same bytes for the same patch."""
+        """Writes the file in one move, the same bytes for the same patch. Raises ValueError as `check_change`."""
+        self.check_change()
         with write_atomically(path) as partial:
             partial.write_bytes(_sorted_header(save(self.tensors, self.record.to_metadata())))
 
@@ -128,6 +130,18 @@ class UnlearningPatch:
             elif key.endswith(".lora_B.weight"):
                 changes[f"{module}.weight"] = low_rank_product(part(tensor), self.tensors[f"{module}.lora_A.weight"])
         return changes
+
+    def check_change(self) -> None:
+        """Raises ValueError when a tensor holds NaN or infinity, or the patch changes nothing."""
+        broken = [key for key, tensor in self.tensors.items() if not tensor.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"patch: {len(broken)} of its {len(self.tensors)} tensors hold NaN or infinity, such as {broken[0]}; "
+                "train with a lower learning rate, and without infinite weights in prompts"
+            )
+        # Some rows answer for nearly every patch, without multiplying out all factors.
+        if not any(change.any() for rows in (SOME_ROWS, None) for change in self.changes(rows).values()):
+            raise ValueError("patch: it changes nothing; train with more steps or a higher learning rate")
 
     @property
     def digest(self) -> str:

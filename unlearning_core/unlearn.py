@@ -11,6 +11,7 @@ from torch import Tensor
 from . import __version__
 from .bank import NO_LATENTS, Bank, UserLatents, bank_sources, make_bank
 from .deltas import Delta, make_deltas
+from .encodings import check_encodings
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method, name_of
 from .methods.base import Texts, Training, aligned, gram
@@ -33,10 +34,12 @@ def unlearn(
     """The change that makes the model forget; the model is left as it was.
 
     Patches that are already on the model count as part of the base. Raises ValueError when the model lacks the selected
-    weights, the method cannot use the settings or latents, or the loss is no longer a number.
+    weights, the method cannot use the settings or latents, a forget prompt encodes as one that is to stay, the loss is
+    no longer a number, or the patch would change nothing.
     """
     check_settings(method, settings)
     names = selected(method, list(model.weights()), settings.weights)
+    check_encodings(model, prompts)
     base = Fingerprint.of(model.weights(), model.changes())
     if isinstance(method, ClosedForm):
         tensors = _solve(model, method, prompts, names, on_progress)
@@ -49,7 +52,9 @@ def unlearn(
         bank = make_bank(model, sources, settings.sampling, report)
         fit(method, new_training(model, bank, deltas, settings, base, report))
         tensors = lora_tensors(deltas)
-    return UnlearningPatch(tensors, record_of(method, prompts, settings, base))
+    patch = UnlearningPatch(tensors, record_of(method, prompts, settings, base))
+    patch.check_change()
+    return patch
 
 
 def record_of(method: Method, prompts: Prompts, settings: Settings, base: Fingerprint) -> Record:

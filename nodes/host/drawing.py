@@ -19,7 +19,8 @@ from comfy.sd import CLIP, VAE
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from ...unlearning_core.metrics.cache import PictureCache, digest
+from ...unlearning_core.digests import digest
+from ...unlearning_core.metrics.cache import PictureCache
 from ...unlearning_core.metrics.plan import PromptSeed, check_measurable, pictures_at_once
 from .model import empty_latent, encode_prompt
 

@@ -26,9 +26,21 @@ COMFYUI = {"define_schema", "execute", "fingerprint_inputs", "validate_inputs"} 
 
 # The library from bottom to top: a module imports what stands before it, or in its own line.
 LIBRARY = (
-    ("files", "names", "options", "prompts", "progress", "registry", "sampling", "fingerprint", "model", "tiny.world"),
+    (
+        "files",
+        "digests",
+        "names",
+        "options",
+        "prompts",
+        "progress",
+        "registry",
+        "sampling",
+        "fingerprint",
+        "model",
+        "tiny.world",
+    ),
     ("deltas", "patch"),
-    ("bank", "probes"),
+    ("bank", "probes", "encodings"),
     ("methods",),
     ("train", "memory", "unlearn"),
     ("metrics",),

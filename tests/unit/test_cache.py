@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearning_core.metrics.cache import PictureCache, digest
+from unlearning_core.digests import digest
+from unlearning_core.metrics.cache import PictureCache
 from unlearning_core.metrics.plan import PromptSeed
 
 KEY = {"weights": "abc", "steps": 25}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from ..files import read_text
 from ..metrics.backbones import BACKBONES
 from ..metrics.clip import SHIPPED
 from ..metrics.evaluation import Candidate, Evaluation, check_names, evaluate
@@ -208,7 +209,7 @@ def read_prompts(path: Path) -> PromptFile:
     """
     found: dict[str, list[str]] = {name: [] for name in SECTIONS}
     section = "retain"
-    for line in lines(path.read_text(encoding="utf-8")):
+    for line in lines(read_text(path)):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1].strip()
             if section not in SECTIONS:
@@ -247,7 +248,7 @@ def read_domains(judge: str, labels: Path | None) -> Domains | None:
         return None
     if labels is None:
         raise ValueError(f"--judge {judge} needs --labels, a file with lines such as 'a photo of a {{}}: cat, dog'")
-    return parse_domains(labels.read_text(encoding="utf-8"))
+    return parse_domains(read_text(labels))
 
 
 def load_networks(instruments: Instruments, device: str) -> tuple[Networks, Lpips]:

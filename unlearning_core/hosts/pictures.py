@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..metrics.cache import digest
+from ..digests import digest
 from ..metrics.plan import PromptSeed, pictures_at_once
 from ..model import noise_prediction
 from ..patch import UnlearningPatch

@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from .cache import PictureCache, digest, tensors
+from ..digests import digest, tensors
+from .cache import PictureCache
 from .plan import Draw, PromptSeed
 
 Model = TypeVar("Model", contravariant=True)

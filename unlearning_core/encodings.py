@@ -1,0 +1,45 @@
+"""Prompts as the model reads them: what encodes alike is one prompt to it, however it is written."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .digests import tensors
+from .model import Cond, DiffusionModel
+from .prompts import Prompts, all_prompts
+
+TOLERANCE = 1e-5  # of the largest value: rows of one batch may take different kernels
+
+
+def check_encodings(model: DiffusionModel, prompts: Prompts) -> None:
+    """Raises ValueError when a patch could not tell a forget prompt from what is to stay, or a prompt has no encoding.
+
+    That is a forget prompt that encodes as its overwrite prompt, as the empty prompt or as a retain prompt, such as one
+    whose words the text encoder does not know, and a prompt that encodes to NaN or infinity.
+    """
+    asked = all_prompts(prompts)
+    encoded = dict(zip(asked, model.encode(asked), strict=True))
+    for prompt, cond in encoded.items():
+        if not all(part.isfinite().all() for part in tensors([cond]).values()):
+            raise ValueError(f"prompts: {prompt!r} encodes to NaN or infinity; correct the weights in it")
+    for forget, overwrite in prompts.pairs:
+        others = {"its overwrite prompt": [overwrite], "the empty prompt": [""], "a retain prompt": prompts.retain}
+        for kind, texts in others.items():
+            twin = next((text for text in texts if same_encoding(encoded[forget], encoded[text])), None)
+            if twin is not None:
+                raise ValueError(
+                    f"forget prompts: {forget!r} encodes as {kind} {twin!r} does, so no patch can tell them apart; "
+                    "reword one of them, and see that the text encoder knows its words and has its embeddings"
+                )
+
+
+def same_encoding(one: Cond, other: Cond) -> bool:
+    """Whether two encoded prompts are the same but for rounding."""
+    ours, theirs = tensors([one]), tensors([other])
+    return ours.keys() == theirs.keys() and all(_close(ours[place], theirs[place]) for place in ours)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    return bool((one - other).abs().max() <= TOLERANCE * one.abs().max())
