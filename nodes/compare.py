@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.metrics.backbones import BACKBONES
-from ..unlearning_core.metrics.plan import Plan
-from ..unlearning_core.metrics.studio import Studio
 from ..unlearning_core.prompts import lines
 from .host.checks import Inputs, checked
-from .host.networks import check_clip, check_fid, check_lpips, load_lpips, load_networks
+from .host.networks import check_lpips, check_networks, load_lpips, load_networks
 from .inputs import (
     backbone_input,
     clip_input,
@@ -23,6 +23,10 @@ from .inputs import (
 )
 from .measuring import MeasuringNode, Result, check_measured_inputs
 from .sockets import UnlearningJudge
+
+if TYPE_CHECKING:
+    from ..unlearning_core.metrics.plan import Plan
+    from ..unlearning_core.metrics.studio import Studio
 
 MODELS = 100  # the most that Autogrow takes
 
@@ -87,12 +91,9 @@ class CompareMethods(MeasuringNode):
         check_measured_inputs(inputs)
         if "names" in inputs:
             model_names(lines(inputs["names"]), len(inputs["models"]))
-        if "clip_model" in inputs:
-            check_clip(inputs["clip_model"])
-        if inputs.get("fid"):
-            check_fid()
-        for backbone in {inputs.get("backbone", "alex"), "alex"}:
-            check_lpips(backbone)
+        check_networks(inputs)
+        if inputs.get("backbone", "alex") != "alex":
+            check_lpips(inputs["backbone"])
 
     @classmethod
     def measure(cls, studio: Studio[ModelPatcher], plan: Plan, inputs: Inputs) -> Result:

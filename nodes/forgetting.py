@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..unlearning_core.metrics.plan import Plan
-from ..unlearning_core.metrics.studio import Studio
 from ..unlearning_core.prompts import lines
 from .host.checks import Inputs, checked
 from .inputs import fresh_input, measured_inputs, prefix_input, prompt_inputs, sampling_inputs, seed_inputs
-from .measuring import MeasuringNode, Result, check_measured_inputs
+from .measuring import MeasuringNode, Result, check_measured_inputs, compared
 from .sockets import UnlearningJudge
+
+if TYPE_CHECKING:
+    from ..unlearning_core.metrics.plan import Plan
+    from ..unlearning_core.metrics.studio import Studio
 
 
 class ForgettingMetric(MeasuringNode):
@@ -69,9 +72,7 @@ class ForgettingMetric(MeasuringNode):
         from ..unlearning_core.reports.files import forgetting_report
         from ..unlearning_core.reports.tables import forgetting_page
 
-        base_model, unlearned_model = inputs["base_model"], inputs["unlearned_model"]
-        settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
-        base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
+        base, unlearned, settings = compared(studio, inputs)
         forgetting = measure_forgetting(base, unlearned, inputs["judge"], plan, settings)
         shares = forgetting.unlearned
         return Result(

@@ -12,15 +12,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..unlearning_core.metrics.plan import Plan
-from ..unlearning_core.metrics.studio import Studio
 from ..unlearning_core.prompts import check_measured, lines
 from .host.checks import Inputs
-from .host.drawing import ComfyDrawing, KSamplerSettings, picture_cache
 from .host.folders import check_prefix, save_report
 from .host.progress import drawing_progress
 
 if TYPE_CHECKING:
+    from ..unlearning_core.metrics.plan import Draw, Plan
+    from ..unlearning_core.metrics.studio import Studio
     from ..unlearning_core.reports.files import Report
 
 
@@ -41,6 +40,9 @@ class MeasuringNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
+        from ..unlearning_core.metrics.studio import Studio
+        from .host.drawing import ComfyDrawing, KSamplerSettings, picture_cache
+
         prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
         check_prefix(prefix)
         plan = plan_of(inputs)
@@ -74,8 +76,25 @@ class MeasuringNode(io.ComfyNode):
         return 1
 
 
+class Compared(NamedTuple):
+    """What draws with a node's two models, and how, for a report."""
+
+    base: Draw
+    unlearned: Draw
+    settings: dict[str, Any]
+
+
+def compared(studio: Studio[ModelPatcher], inputs: Inputs) -> Compared:
+    """Of the inputs `base_model` and `unlearned_model`."""
+    base_model, unlearned_model = inputs["base_model"], inputs["unlearned_model"]
+    settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
+    return Compared(studio.cached(base_model), studio.cached(unlearned_model), settings)
+
+
 def plan_of(inputs: Inputs) -> Plan:
     """What a node draws. Raises ValueError as `Plan` does."""
+    from ..unlearning_core.metrics.plan import Plan
+
     retain, forget = lines(inputs["retain_prompts"]), lines(inputs["forget_prompts"])
     return Plan.of(retain, forget, inputs["seed"], inputs["seeds"], inputs["forget_seeds"])
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.metrics.backbones import BACKBONES
-from ..unlearning_core.metrics.plan import Plan
-from ..unlearning_core.metrics.studio import Studio
 from .host.checks import Inputs, checked
-from .host.networks import check_clip, check_fid, check_lpips, load_networks
+from .host.networks import check_networks, load_networks
 from .inputs import (
     clip_input,
     fid_input,
@@ -20,7 +20,11 @@ from .inputs import (
     sampling_inputs,
     seed_inputs,
 )
-from .measuring import MeasuringNode, Result, check_measured_inputs
+from .measuring import MeasuringNode, Result, check_measured_inputs, compared
+
+if TYPE_CHECKING:
+    from ..unlearning_core.metrics.plan import Plan
+    from ..unlearning_core.metrics.studio import Studio
 
 
 class CLIPScoreFrechet(MeasuringNode):
@@ -62,11 +66,7 @@ class CLIPScoreFrechet(MeasuringNode):
     @checked("retain_prompts", "forget_prompts", "clip_model", "fid", "filename_prefix")
     def validate_inputs(cls, inputs: Inputs) -> None:
         check_measured_inputs(inputs)
-        if "clip_model" in inputs:
-            check_clip(inputs["clip_model"])
-        if inputs.get("fid"):
-            check_fid()
-        check_lpips("alex")
+        check_networks(inputs)
 
     @classmethod
     def measure(cls, studio: Studio[ModelPatcher], plan: Plan, inputs: Inputs) -> Result:
@@ -74,10 +74,8 @@ class CLIPScoreFrechet(MeasuringNode):
         from ..unlearning_core.reports.files import quality_report
         from ..unlearning_core.reports.tables import quality_page
 
-        base_model, unlearned_model = inputs["base_model"], inputs["unlearned_model"]
         networks = load_networks(inputs["clip_model"], inputs["fid"])
-        settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
-        base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
+        base, unlearned, settings = compared(studio, inputs)
         quality = measure_quality(base, unlearned, networks, plan, settings)
         return Result(
             quality_report(quality),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearning_core.metrics.backbones import BACKBONES
-from ..unlearning_core.metrics.plan import Plan
-from ..unlearning_core.metrics.studio import Studio
 from .host.checks import Inputs, checked
 from .host.networks import check_lpips, load_lpips
 from .inputs import (
@@ -21,8 +20,12 @@ from .inputs import (
     sampling_inputs,
     seed_inputs,
 )
-from .measuring import MeasuringNode, Result, check_measured_inputs
+from .measuring import MeasuringNode, Result, check_measured_inputs, compared
 from .sockets import UnlearningJudge, UnlearningPatch
+
+if TYPE_CHECKING:
+    from ..unlearning_core.metrics.plan import Plan
+    from ..unlearning_core.metrics.studio import Studio
 
 
 class RetentionMetric(MeasuringNode):
@@ -89,13 +92,12 @@ class RetentionMetric(MeasuringNode):
         from ..unlearning_core.reports.sheet import retention_sheet
         from ..unlearning_core.reports.tables import retention_page
 
-        base_model, unlearned_model, patch = inputs["base_model"], inputs["unlearned_model"], inputs.get("patch")
+        patch = inputs.get("patch")
         comparison = Comparison(load_lpips(inputs.get("backbone", "alex")), plan, inputs.get("judge"))
-        base, unlearned = studio.cached(base_model), studio.cached(unlearned_model)
-        settings = {**studio.settings(base_model), **studio.identity(unlearned_model)}
+        base, unlearned, settings = compared(studio, inputs)
         if patch:
             settings["patch"] = patch.digest
-        retention = measure(base, unlearned, comparison, settings, studio.bare(base_model))
+        retention = measure(base, unlearned, comparison, settings, studio.bare(inputs["base_model"]))
         sheet = retention_sheet(base, unlearned, comparison.lpips, retention)
         distance = math.nan if retention.forget_distance is None else retention.forget_distance
         report = retention_report(retention)

@@ -9,7 +9,7 @@ from .host.checks import Inputs, checked
 from .host.folders import check_prefix, next_target, output_file
 from .sockets import UnlearningPatch
 
-FOLDER = "output/loras"
+FOLDER = "loras"  # of ComfyUI's output folder
 
 
 class SaveUnlearningPatch(io.ComfyNode):
@@ -46,8 +46,7 @@ class SaveUnlearningPatch(io.ComfyNode):
 
     @classmethod
     def execute(cls, patch: Patch, filename_prefix: str) -> io.NodeOutput:
-        check_prefix(filename_prefix, FOLDER)
-        target = next_target(f"loras/{filename_prefix}")
+        target = next_target(filename_prefix, FOLDER)
         file_name = f"{target.name}.safetensors"
         patch.save(target.folder / file_name)
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})

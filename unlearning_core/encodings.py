@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from .digests import tensors
-from .model import Cond, DiffusionModel
+from .model import DiffusionModel
 from .prompts import Prompts, all_prompts
 
 TOLERANCE = 1e-5  # of the largest value: rows of one batch may take different kernels
@@ -18,9 +20,9 @@ def check_encodings(model: DiffusionModel, prompts: Prompts) -> None:
     whose words the text encoder does not know, and a prompt that encodes to NaN or infinity.
     """
     asked = all_prompts(prompts)
-    encoded = dict(zip(asked, model.encode(asked), strict=True))
-    for prompt, cond in encoded.items():
-        if not all(part.isfinite().all() for part in tensors([cond]).values()):
+    encoded = {prompt: tensors([cond]) for prompt, cond in zip(asked, model.encode(asked), strict=True)}
+    for prompt, parts in encoded.items():
+        if not all(part.isfinite().all() for part in parts.values()):
             raise ValueError(f"prompts: {prompt!r} encodes to NaN or infinity; correct the weights in it")
     for forget, overwrite in prompts.pairs:
         others = {"its overwrite prompt": [overwrite], "the empty prompt": [""], "a retain prompt": prompts.retain}
@@ -33,9 +35,8 @@ def check_encodings(model: DiffusionModel, prompts: Prompts) -> None:
                 )
 
 
-def same_encoding(one: Cond, other: Cond) -> bool:
-    """Whether two encoded prompts are the same but for rounding."""
-    ours, theirs = tensors([one]), tensors([other])
+def same_encoding(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether the tensors of two encoded prompts, under their places, are the same but for rounding."""
     return ours.keys() == theirs.keys() and all(_close(ours[place], theirs[place]) for place in ours)
 
 

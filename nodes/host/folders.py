@@ -33,21 +33,24 @@ def model_folders(kind: str) -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
-def check_prefix(prefix: str, folder: str = "output") -> None:
-    """Raises ValueError when a file name prefix names no file, or leaves the `folder` that messages name."""
+def check_prefix(prefix: str, below: str = "") -> None:
+    """Raises ValueError when a file name prefix names no file, or leaves the folder `below` ComfyUI's output folder."""
     parts = [part for part in re.split(r"[/\\]", prefix.strip()) if part not in ("", ".")]
     if not parts:
         raise ValueError("filename_prefix: empty; write a file name, such as unlearned")
-    output = Path(folder_paths.get_output_directory()).resolve()
-    inside = (output / prefix).resolve().is_relative_to(output)  # a link in it may lead out
+    folder = (Path(folder_paths.get_output_directory()) / below).resolve()
+    inside = (folder / prefix).resolve().is_relative_to(folder)  # a link in it may lead out
     if ".." in parts or Path(prefix).is_absolute() or not inside:
-        raise ValueError(f"filename_prefix: {prefix!r} leaves {folder}; write a name, or folders and a name, within it")
+        named = Path("output", below).as_posix()
+        raise ValueError(f"filename_prefix: {prefix!r} leaves {named}; write a name, or folders and a name, within it")
 
 
-def next_target(prefix: str) -> Target:
-    """The next free file name in ComfyUI's output folder, whose subfolder is made. Raises as `check_prefix` does."""
-    check_prefix(prefix)
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+def next_target(prefix: str, below: str = "") -> Target:
+    """The next free file name, whose folder is made. Raises as `check_prefix` does."""
+    check_prefix(prefix, below)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        str(Path(below, prefix)), folder_paths.get_output_directory()
+    )
     return Target(Path(folder), f"{name}_{counter:05}_", subfolder)
 
 

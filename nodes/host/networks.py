@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import comfy.model_management
 import torch
 
+from .checks import Inputs
 from .folders import model_folders
 
 if TYPE_CHECKING:
@@ -30,11 +31,15 @@ def check_clip(text: str) -> None:
     clip_named(text, model_folders("open_clip"))
 
 
-def check_fid() -> None:
-    """Raises FileNotFoundError when Inception's weights are not here."""
+def check_networks(inputs: Inputs) -> None:
+    """Raises what `load_networks` would for the inputs `clip_model` and `fid`, where they are not linked."""
     from ...unlearning_core.metrics.inception import check_inception
 
-    check_inception(model_folders("inception"))
+    if "clip_model" in inputs:
+        check_clip(inputs["clip_model"])
+    if inputs.get("fid"):
+        check_inception(model_folders("inception"))
+    check_lpips("alex")
 
 
 def load_lpips(backbone: str) -> Lpips:

@@ -71,7 +71,7 @@ function addFigures(node) {
 
 /** ComfyUI shares a node's free height evenly among text boxes and picture; this leaves it to the picture. */
 function limitPrompts(node) {
-  for (const widget of node.widgets ?? []) {
+  for (const widget of node.widgets) {
     if (widget.type === "customtext") widget.options.getMaxHeight = () => PROMPTS_HEIGHT;
   }
 }

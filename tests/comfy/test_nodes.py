@@ -162,6 +162,23 @@ def test_file_names_outside_the_folder_are_refused_before_training(
     assert set((server.base_directory / "output").rglob("*")) == files
 
 
+def test_a_link_out_of_the_folder_is_refused_before_training(
+    server: Server, run_prompt: RunPrompt, tmp_path: Path
+) -> None:
+    """Also one to another part of the output folder, where the loaders would not list the patch."""
+    loras = server.base_directory / "output" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    for name, target in (("away", tmp_path), ("beside", loras.parent)):
+        link = loras / name
+        link.symlink_to(target, target_is_directory=True)
+        try:
+            with pytest.raises(PromptError, match="leaves output/loras"):
+                run_prompt(training(f"{name}/x"))
+        finally:
+            link.unlink()
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_metric_input_is_refused_before_training(run_prompt: RunPrompt) -> None:
     trained = {"load": node("LoadTinyT2I"), "unlearn": unlearn()}
     with pytest.raises(PromptError, match="retain prompts: empty"):
