@@ -37,9 +37,12 @@ def move_in(home: Path, environment: pytest.MonkeyPatch) -> None:
     for name, place in PLACES.items():
         environment.setenv(name, str(home / place))
     for path in filter(None, weights):
-        copy = Path(torch.hub.get_dir()) / path.relative_to(users_hub)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+        link = Path(torch.hub.get_dir()) / path.relative_to(users_hub)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            link.symlink_to(path.absolute())
+        except OSError:  # on Windows, where links need a right
+            shutil.copyfile(path, link)
 
 
 @contextmanager
