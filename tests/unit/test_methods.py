@@ -63,7 +63,7 @@ class Row:
 MATRIX = {
     "ovw": Row(0.10),
     "saddle": Row(0.15, {"margin": 16.0}, steps=80),
-    "esd": Row(0.40),
+    "esd": Row(0.40, steps=100),
     "salun": Row(0.25),
     "sa": Row(0.25),
     "ca": Row(0.30),
