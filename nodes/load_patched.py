@@ -16,7 +16,7 @@ from .host.checks import Inputs, checked
 from .host.patching import apply_patch
 from .host.progress import show
 from .host.rounding import rounding_warning
-from .host.weights import base_weights, patch_changes
+from .host.traits import fingerprint
 from .sockets import UnlearningPatch
 
 
@@ -80,7 +80,7 @@ class LoadPatchedModel(io.ComfyNode):
     def execute(cls, model: ModelPatcher, patch_file: str, strength: float, check_base: bool) -> io.NodeOutput:
         patch = Patch.load(Path(folder_paths.get_full_path_or_raise("loras", patch_file)))
         if check_base:
-            patch.check_base(base_weights(model), patch_changes(model))
+            patch.check_base(fingerprint(model))
         patched = apply_patch(model, patch, strength)
         show(rounding_warning(model, patch, strength) or patch.record.title, cls.hidden.unique_id)
         return io.NodeOutput(patched, patch)

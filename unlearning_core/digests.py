@@ -15,11 +15,23 @@ def digest(*parts: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for part in parts:
         for name in sorted(part):
-            tensor = part[name].detach().cpu().contiguous()
-            sha.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
-            sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
+            for tensor in map(_on_cpu, inner_tensors(part[name])):
+                sha.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+                sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
         sha.update(b"\n")
     return sha.hexdigest()
+
+
+def inner_tensors(tensor: Tensor) -> list[Tensor]:
+    """The ordinary tensors that a tensor of another class, such as a quantized one, is made of; or itself alone."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return [part for name in names for part in inner_tensors(getattr(tensor, name))]
+    return [tensor.detach().as_subclass(Tensor)]
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.cpu().contiguous()
 
 
 def tensors(value: Any, name: str = "") -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def merge(model: DiffusersModel, patch: UnlearningPatch, strength: float, folder
     Raises ValueError when there is something at `folder` already, or the patch was made for another base.
     """
     check_new(folder)
-    patch.check_base(model.weights(), model.changes())
+    patch.check_base(model.fingerprint())
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
     try:
         with model.patched(patch, strength):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
 import torch
 from torch import Tensor
 
-TOLERANCE = 0.01  # relative distance of two sketches: bf16 storage makes 0.002, another checkpoint far more
+PLAIN_BITS = 16  # of a stored number that shares a scale with no others, or more
+
+# Bits of the coarser of two storages, or more -> relative distance of their sketches at most. bf16 makes 0.002, blocks
+# with a scale of their own what their bits leave; another checkpoint far more.
+TOLERANCES = {PLAIN_BITS: 0.01, 8: 0.05, 4: 0.2, 0: 0.5}
+TOLERANCE = TOLERANCES[PLAIN_BITS]
+
+ROUNDINGS = (torch.float8_e4m3fn, torch.float8_e5m2)  # plain storage whose rounding TOLERANCE does not cover
 
 
 @dataclass(frozen=True)
@@ -19,41 +26,81 @@ class Fingerprint:
     """The architecture's hash, and one value from the middle of every weight, in name order."""
 
     architecture: str  # 16 hexadecimal digits over all names and sizes
-    sketch: str  # base64 of little-endian float16
+    sketch: str  # base64 of little-endian float16: the checkpoint's own weights
     patched: str = ""  # architecture of what earlier patches changed; empty without any
     patches: str = ""  # sketch of those changes, base64 of little-endian float32
+    effective: str = ""  # as `sketch`, of the weights with those changes; empty without any
+    prediction: str = ""  # what the model predicts, such as "epsilon"; empty when unknown
+    bits: int = PLAIN_BITS  # a stored number takes, where the checkpoint is quantized in blocks
 
     @classmethod
-    def of(cls, weights: Mapping[str, Tensor], changes: Mapping[str, Tensor] | None = None) -> Fingerprint:
-        """Of a model's frozen weights, and of what patches add to them, under their patch names."""
-        architecture, sketch = _names(weights), _encode(_middles(weights), "<f2")
+    def of(
+        cls,
+        weights: Mapping[str, Tensor],
+        changes: Mapping[str, Tensor] | None = None,
+        prediction: str = "",
+        bits: int = PLAIN_BITS,
+    ) -> Fingerprint:
+        """Of a checkpoint's weights and of what patches add to them, under their patch names.
+
+        Each tensor is asked for once, so both may be computed on the way.
+        """
+        architecture, values = _sketched(weights)
+        bare = cls(architecture, _encode(values, "<f2"), prediction=prediction, bits=bits)
         if not changes:
-            return cls(architecture, sketch)
-        return cls(architecture, sketch, _names(changes), _encode(_middles(changes), "<f4"))
+            return bare
+        patched, added = _sketched(changes)
+        effective = values.copy()
+        effective[np.isin(sorted(weights), sorted(changes))] += added
+        patches = {"patched": patched, "patches": _encode(added, "<f4"), "effective": _encode(effective, "<f2")}
+        return replace(bare, **patches)
 
     def difference(self, other: Fingerprint) -> str | None:
-        """Why `other` is not this base, or None when it is; it may carry patches if this one has none."""
+        """Why `other` is not this base, or None when it is.
+
+        `other` may carry patches if this one has none. Patches on one of them may be in the other's checkpoint.
+        """
         if self.architecture != other.architecture:
             return "its architecture is another"
+        if self.prediction and other.prediction and self.prediction != other.prediction:
+            return f"it predicted {self.prediction}, this one predicts {other.prediction}"
+        tolerance = _tolerance(min(self.bits, other.bits))
         distance = _distance(_decode(self.sketch, "<f2"), _decode(other.sketch, "<f2"))
-        if distance > TOLERANCE:
-            return f"its weights differ by {distance:.0%}"
-        if self.patched and self.patched != other.patched:
+        if distance <= tolerance and not self.patched:
+            return None
+        if distance <= tolerance and other.patched:
+            return self._difference_of_patches(other)
+        if self._predicts_as(other, tolerance):
+            return None
+        if distance <= tolerance:
+            return "patches were on it that are missing here"
+        return f"its weights differ by {distance:.0%}"
+
+    def _difference_of_patches(self, other: Fingerprint) -> str | None:
+        if self.patched != other.patched:
             return "patches were on it that are missing here, or are others here"
-        if self.patched and _distance(_decode(self.patches, "<f4"), _decode(other.patches, "<f4")) > TOLERANCE:
+        if _distance(_decode(self.patches, "<f4"), _decode(other.patches, "<f4")) > TOLERANCE:
             return "the patches on it had another strength, or were others"
         return None
 
+    def _predicts_as(self, other: Fingerprint, tolerance: float) -> bool:
+        """Whether patches make the weights alike, where the checkpoints' own are not."""
+        if self.patched and not self.effective:  # a file of format 1
+            return False
+        mine, theirs = (_decode(one.effective or one.sketch, "<f2") for one in (self, other))
+        apart = float(np.linalg.norm(mine - theirs))
+        unpatched = float(np.linalg.norm(_decode(self.sketch, "<f2") - _decode(other.sketch, "<f2")))
+        return _distance(mine, theirs) <= tolerance and 2 * apart <= unpatched
 
-def _names(weights: Mapping[str, Tensor]) -> str:
-    listing = "\n".join(f"{name} {weights[name].numel()}" for name in sorted(weights))
-    return sha256(listing.encode()).hexdigest()[:16]
 
-
-def _middles(weights: Mapping[str, Tensor]) -> np.ndarray:
-    """The middle element of each weight, in name order."""
-    flat = [weights[name].flatten() for name in sorted(weights)]
-    return torch.stack([values[len(values) // 2].float().cpu() for values in flat]).numpy()
+def _sketched(weights: Mapping[str, Tensor]) -> tuple[str, np.ndarray]:
+    """The hash of names and sizes, and the middle element of each weight, in name order."""
+    listing, middles = [], []
+    for name in sorted(weights):
+        values = weights[name].flatten()
+        listing.append(f"{name} {values.numel()}")
+        middles.append(values[values.numel() // 2].float().cpu())
+    return sha256("\n".join(listing).encode()).hexdigest()[:16], torch.stack(middles).numpy()
 
 
 def _encode(values: np.ndarray, kind: str) -> str:
@@ -64,5 +111,19 @@ def _decode(text: str, kind: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), kind).astype(np.float32)
 
 
+def _tolerance(bits: int) -> float:
+    return next(most for least, most in TOLERANCES.items() if bits >= least)
+
+
 def _distance(mine: np.ndarray, theirs: np.ndarray) -> float:
-    return float(np.linalg.norm(mine - theirs) / np.linalg.norm(mine))
+    """Relative to mine; a value that is the other one rounded to fp8 is no other value."""
+    gap = mine - theirs
+    for kind in ROUNDINGS:
+        gap[(_rounded(mine, kind) == theirs) | (_rounded(theirs, kind) == mine)] = 0
+    if not gap.any():  # also when there is nothing to be relative to
+        return 0.0
+    return float(np.linalg.norm(gap) / max(np.linalg.norm(mine), np.finfo(np.float32).tiny))
+
+
+def _rounded(values: np.ndarray, kind: torch.dtype) -> np.ndarray:
+    return torch.from_numpy(values).to(kind).float().numpy()

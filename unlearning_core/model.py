@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .fingerprint import Fingerprint
+
 Cond = Any  # one encoded prompt, in the host's own form
 
 
@@ -47,11 +49,11 @@ class DiffusionModel(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """Every frozen weight of the checkpoint under its patch name: `<module>.weight` or `<module>.bias`."""
+        """Every frozen weight under its patch name, `<module>.weight` or `<module>.bias`, with the patches on it."""
         ...
 
-    def changes(self) -> dict[str, Tensor]:
-        """What patches that are already applied add to those weights, under the same names; empty without any."""
+    def fingerprint(self) -> Fingerprint:
+        """Which base this is, for the patch."""
         ...
 
     def module(self, name: str) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -155,9 +155,9 @@ class UnlearningPatch:
         """The same patch with the metric's summary in its record."""
         return UnlearningPatch(self.tensors, replace(self.record, integrity=summary))
 
-    def check_base(self, weights: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> None:
-        """Raises ValueError when these are not the base's weights, and patches on them, that it was trained on."""
-        difference = self.record.base.difference(Fingerprint.of(weights, changes))
+    def check_base(self, model: Fingerprint) -> None:
+        """Raises ValueError when this is not the base that it was trained on."""
+        difference = self.record.base.difference(model)
         if difference:
             raise ValueError(
                 f"patch for {', '.join(self.record.forget)}: it was trained on another base model than this one "

@@ -40,7 +40,7 @@ def unlearn(
     check_settings(method, settings)
     names = selected(method, list(model.weights()), settings.weights)
     check_encodings(model, prompts)
-    base = Fingerprint.of(model.weights(), model.changes())
+    base = model.fingerprint()
     if isinstance(method, ClosedForm):
         tensors = _solve(model, method, prompts, names, on_progress)
     else:
@@ -150,13 +150,11 @@ def _solve(
     for prompt in asked:
         tokens[prompt] = text_inputs(model, names, prompt)
         report()
-    weights, changes = model.weights(), model.changes()
+    weights = model.weights()
     tensors = {}
     for group in _sharing(tokens[""]):
         seen = {prompt: inputs[group[0]] for prompt, inputs in tokens.items()}
-        current = [
-            weights[name].float() + changes.get(name, torch.zeros(())).to(weights[name].device) for name in group
-        ]
+        current = [weights[name].float() for name in group]
         stacked = torch.cat([weight.flatten(1) for weight in current]).to(seen[""])
         parts = method.edit(stacked, layer_texts(prompts, seen)).split([len(weight) for weight in current])
         for name, weight, change in zip(group, current, parts, strict=True):

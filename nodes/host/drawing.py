@@ -9,36 +9,23 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import comfy.sample
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
-from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
 from ...unlearning_core.digests import digest
 from ...unlearning_core.metrics.cache import PictureCache
 from ...unlearning_core.metrics.plan import PromptSeed, check_measurable, pictures_at_once
 from .model import empty_latent, encode_prompt
+from .traits import traits
+from .weights import stored_weights
 
 # Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.
 BATCHED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ddim", "ipndm", "deis", "uni_pc"}
-
-# What of a ModelPatcher changes its pictures, besides the weights.
-TRAITS = (
-    "patches",
-    "object_patches",
-    "model_options",
-    "weight_wrapper_patches",
-    "hook_patches",
-    "wrappers",
-    "callbacks",
-    "injections",
-    "additional_models",
-)
 
 
 @dataclass(frozen=True)
@@ -113,9 +100,8 @@ class ComfyDrawing:
     def _weights(self, model: ModelPatcher) -> str:
         """The weights without the patches on them: clones of one model share them, and their digest."""
         if id(model.model) not in self.digests:
-            originals = {key: entry[0][0] for key, entry in model.get_key_patches().items()}
             sampling = model.get_model_object("model_sampling")
-            self.digests[id(model.model)] = digest(originals, {"sigmas": sampling.sigmas})
+            self.digests[id(model.model)] = digest(stored_weights(model), {"sigmas": sampling.sigmas})
         return self.digests[id(model.model)]
 
     def _batches(self, prompt_seeds: Sequence[PromptSeed]) -> Iterator[list[PromptSeed]]:
@@ -169,23 +155,3 @@ def joined(conds: list[list[Any]]) -> list[Any]:
     names = conds[0][0][1]
     extra = {name: torch.cat([cond[0][1][name] for cond in conds]) for name in names if names[name] is not None}
     return [[tokens, extra]]
-
-
-def traits(model: ModelPatcher) -> dict[str, Any]:
-    """Everything on a MODEL besides its weights that changes pictures."""
-    return {name: described_value(getattr(model, name)) for name in TRAITS}
-
-
-def described_value(value: Any) -> Any:
-    """JSON that is equal for equal values. What has no content to compare, such as a function, is never equal."""
-    if isinstance(value, Tensor):
-        return digest({"": value})
-    if isinstance(value, WeightAdapterBase):
-        return [type(value).__name__, described_value(value.weights)]
-    if isinstance(value, dict):
-        return {str(key): described_value(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [described_value(entry) for entry in value]
-    if isinstance(value, str | int | float | None):
-        return value
-    return uuid4().hex

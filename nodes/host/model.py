@@ -17,9 +17,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from torch import Tensor, nn
 
+from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
 from .training import differentiable_attention, training_mode
-from .weights import base_weights, patch_changes, patch_places
+from .traits import fingerprint
+from .weights import patch_places
 
 
 class ComfyModel:
@@ -106,12 +108,13 @@ class ComfyModel:
         return self.patcher.model.process_latent_in(samples)
 
     def weights(self) -> dict[str, Tensor]:
-        """Every weight that a patch may change, under its patch name, without the patches on the MODEL."""
-        return base_weights(self.patcher)
+        """Every weight that a patch may change, under its patch name, with the patches on the MODEL."""
+        network = self.patcher.model
+        return {name: place.of(comfy.utils.get_attr(network, place.key)) for name, place in self.places.items()}
 
-    def changes(self) -> dict[str, Tensor]:
-        """What the patches on the MODEL add to those weights, in fp32 on the CPU."""
-        return patch_changes(self.patcher)
+    def fingerprint(self) -> Fingerprint:
+        """Of the MODEL that this is a copy of."""
+        return fingerprint(self.patcher.parent)
 
     def module(self, name: str) -> nn.Module:
         """The module that owns the weight `name`, or the fused one that it is a part of."""

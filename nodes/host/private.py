@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
+
+from .storage import forget_quantization, ordinary_parameters
+from .traits import check_base
+from .weights import original
 
 
 @contextmanager
@@ -18,9 +22,12 @@ def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
     """Yields a loaded copy with the patches of `model` baked in and ordinary tensors for weights.
 
     Weights that the executor loaded are inference tensors, which have no backward, and the shared model may leave the
-    device at any time. Call under `torch.inference_mode(False)`. Raises ValueError when the model cannot be copied.
+    device at any time. Call under `torch.inference_mode(False)`. Raises ValueError when the model cannot be copied, or
+    as `check_base` does.
     """
-    private = _reload(model) if model.is_dynamic() else _deepcopy(model)
+    with _undisturbed(model):
+        check_base(model)
+        private = _reload(model) if model.is_dynamic() else _deepcopy(model)
     if private.model.get_dtype_inference() == torch.float16:
         private.set_model_compute_dtype(torch.float32)  # gradients underflow in fp16
     private.model.requires_grad_(False)
@@ -30,6 +37,18 @@ def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
         yield private
     finally:
         _unload(private)
+
+
+@contextmanager
+def _undisturbed(model: ModelPatcher) -> Iterator[None]:
+    """Within the context, other clones of the model have no hooks and injections on the network that they share."""
+    loaded = [other.model for other in comfy.model_management.current_loaded_models]
+    with ExitStack() as ejected:
+        for clone in loaded:
+            if clone is not None and clone.is_clone(model):
+                clone.unpatch_hooks()
+                ejected.enter_context(clone.use_ejected())
+        yield
 
 
 def _unload(private: ModelPatcher) -> None:
@@ -45,20 +64,26 @@ def _reload(model: ModelPatcher) -> ModelPatcher:
             "model: its loader cannot load it a second time, which training needs under dynamic VRAM; "
             "use a stock loader, or start ComfyUI with --disable-dynamic-vram"
         )
-    if "force_deepcopy" in inspect.signature(model.clone).parameters:
-        return model.clone(disable_dynamic=True, force_deepcopy=True)
-    return model.clone(disable_dynamic=True)
+    options = {"force_deepcopy": True} if "force_deepcopy" in inspect.signature(model.clone).parameters else {}
+    private: ModelPatcher = model.clone(disable_dynamic=True, **options)
+    ordinary = ordinary_parameters(private.model)
+    for module in private.model.modules():
+        for name, parameter in module._parameters.items():
+            module._parameters[name] = ordinary.get(id(parameter), parameter)
+    forget_quantization(private.model)
+    return private
 
 
 def _deepcopy(model: ModelPatcher) -> ModelPatcher:
     # model_config answers any attribute with None, which breaks copy's probes; it is shared instead.
     shared = model.model
-    memo: dict[int, Any] = {id(shared.model_config): shared.model_config}
+    memo: dict[int, Any] = {id(shared.model_config): shared.model_config, **ordinary_parameters(shared)}
     if shared.current_patcher is not None:
         memo[id(shared.current_patcher)] = None
     own = copy.deepcopy(shared, memo)
+    forget_quantization(own)
     # Another clone's patches may be applied to the shared weights now: take the originals with us and undo them.
-    backup = {key: entry._replace(weight=entry.weight.clone()) for key, entry in model.backup.items()}
+    backup = {key: entry._replace(weight=original(model, key).clone()) for key, entry in model.backup.items()}
     buffers = {key: buffer.clone() for key, buffer in model.backup_buffers.items()}
     private = model.clone(model_override=(own, (backup, buffers, dict(model.object_patches_backup), set())))
     private.unpatch_model(private.offload_device)

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import comfy.lora
 import comfy.utils
 import torch
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor
 
 from ...unlearning_core.names import TRANSFORMER, unet_name
+from .storage import is_plain, read_by_module
+
+NETWORK = "diffusion_model."  # what keys of the denoiser begin with
+
+
+class Computed(Mapping[str, Tensor]):
+    """Tensors that are made when they are asked for, so that those of a whole model are never in memory at once."""
+
+    def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]) -> None:
+        self._names = dict.fromkeys(names)
+        self._compute = compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Place(NamedTuple):
@@ -45,9 +68,9 @@ def patch_places(model: ModelPatcher) -> dict[str, Place]:
     U-Nets and transformers use diffusers' module names, as LoRA files do, other families ComfyUI's generic ones. Of
     transformers a patch changes the matrices: LoRA loaders do not reach the biases that ComfyUI fuses.
     """
-    keys = [key for key in model.model_state_dict("diffusion_model.") if _can_change(model, key)]
+    keys = [key for key in stored_weights(model, NETWORK) if _can_change(model, key)]
     # Of several names the first in the alphabet: U-Nets call label_emb add_embedding, but for the rare unCLIP.
-    unet = {f"diffusion_model.{key}": name for name, key in sorted(_unet_names(model).items(), reverse=True)}
+    unet = {f"{NETWORK}{key}": name for name, key in sorted(_unet_names(model).items(), reverse=True)}
     if unet:
         return {unet_name(unet[key]): Place(key) for key in keys if key in unet}
     fused = _transformer_places(model)
@@ -57,21 +80,81 @@ def patch_places(model: ModelPatcher) -> dict[str, Place]:
     return {key: Place(key) for key in keys}
 
 
-def patch_changes(model: ModelPatcher) -> dict[str, Tensor]:
-    """What the patches on a MODEL add to the weights of `base_weights`, in fp32 on the CPU."""
-    originals = model.get_key_patches("diffusion_model.")
-    whole = {
-        key: comfy.lora.calculate_weight(patches, torch.zeros(originals[key][0][0].shape), key)
-        for key, patches in model.patches.items()
-        if key in originals
-    }
-    return {name: place.of(whole[place.key]) for name, place in patch_places(model).items() if place.key in whole}
+def base_weights(model: ModelPatcher) -> Mapping[str, Tensor]:
+    """The checkpoint's own weights under their patch names, whatever patches the MODEL carries.
+
+    Reading one raises ValueError when its loader stores it in a way that nothing here can read.
+    """
+    places = patch_places(model)
+
+    @lru_cache(maxsize=1)  # the parts of a fused weight follow one another
+    def whole(key: str) -> Tensor:
+        return original(model, key)
+
+    return Computed(places, lambda name: places[name].of(whole(places[name].key)))
 
 
-def base_weights(model: ModelPatcher) -> dict[str, Tensor]:
-    """The checkpoint's own weights under their patch names, whatever patches the MODEL carries."""
-    originals = model.get_key_patches("diffusion_model.")
-    return {name: place.of(originals[place.key][0][0]) for name, place in patch_places(model).items()}
+def patch_changes(model: ModelPatcher) -> Mapping[str, Tensor]:
+    """What the patches on a MODEL add to the weights of `base_weights`, in fp32: patched minus unpatched.
+
+    Reading one raises ValueError as `base_weights`, or when a patch gives the weight another shape.
+    """
+    places = {name: place for name, place in patch_places(model).items() if place.key in model.patches}
+
+    @lru_cache(maxsize=1)
+    def whole(key: str) -> Tensor:
+        return patch_change(model, key)
+
+    return Computed(places, lambda name: places[name].of(whole(places[name].key)))
+
+
+@torch.no_grad()
+def patch_change(model: ModelPatcher, key: str) -> Tensor:
+    """What the patches on a MODEL add to one weight, in fp32. Raises ValueError as `patch_changes`."""
+    weight = original(model, key).float()
+    # Merges and DoRA depend on the weight, so their change is no sum of their parts.
+    patched = comfy.lora.calculate_weight(model.patches[key], weight.clone(), key)
+    if patched.shape != weight.shape:
+        raise ValueError(
+            f"model: a patch on it changes the shape of {key} from {[*weight.shape]} to {[*patched.shape]}; "
+            "load a base that has this shape by itself"
+        )
+    return patched - weight
+
+
+def original(model: ModelPatcher, key: str) -> Tensor:
+    """A weight of the checkpoint as an ordinary tensor, dequantized by the module that owns it.
+
+    Raises ValueError when its loader stores it in a way that nothing here can read.
+    """
+    module, _, kind = key.rpartition(".")
+    weight = stored(model, key)
+    _, _, convert = get_key_weight(model.model, key)
+    plain = convert(weight) if convert else weight
+    if not is_plain(plain):
+        plain = read_by_module(comfy.utils.get_attr(model.model, module), kind, weight)
+    if plain is None:
+        raise ValueError(
+            f"model: its loader stores {key} as {type(weight).__name__}, which cannot be read; "
+            "load the model as fp16, bf16 or fp8 with a stock loader"
+        )
+    return plain
+
+
+def stored(model: ModelPatcher, key: str) -> Tensor:
+    """A weight of the checkpoint in the form that its loader gave it; patches and hooks may be applied to it now."""
+    if key in model.backup:
+        return model.backup[key].weight
+    if key in model.hook_backup:
+        return model.hook_backup[key][0]
+    weight: Tensor = comfy.utils.get_attr(model.model, key)
+    return weight
+
+
+def stored_weights(model: ModelPatcher, prefix: str = "") -> dict[str, Tensor]:
+    """`stored` of every parameter of the network by key; state dicts of quantized modules list more than they have."""
+    keys = [key for key, _ in model.model.named_parameters(remove_duplicate=False)]
+    return {key: stored(model, key) for key in keys if key.startswith(prefix)}
 
 
 def _can_change(model: ModelPatcher, key: str) -> bool:
@@ -96,7 +179,7 @@ def _transformer_places(model: ModelPatcher) -> dict[str, Place]:
         for name, target in comfy.lora.model_lora_keys_unet(model.model, {}).items()
         if name.startswith(TRANSFORMER)
     }
-    shapes = {key: weight.shape for key, weight in model.model_state_dict("diffusion_model.").items()}
+    shapes = {key: weight.shape for key, weight in stored_weights(model, NETWORK).items()}
     fused = {place.key for place in targets.values() if place.part}
     names: dict[tuple[str, tuple[int, int, int] | None], str] = {}
     for name, place in targets.items():

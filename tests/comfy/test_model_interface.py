@@ -141,9 +141,9 @@ def test_patch_of_either_host_works_in_the_other(
     of_diffusers.save(tmp_path / "diffusers.safetensors")
 
     in_diffusers = UnlearningPatch.load(tmp_path / "comfy.safetensors")
-    in_diffusers.check_base(diffusers_model.weights(), {})
+    in_diffusers.check_base(diffusers_model.fingerprint())
     in_comfy = pack("unlearning_core.patch").UnlearningPatch.load(tmp_path / "diffusers.safetensors")
-    in_comfy.check_base(pack("nodes.host.weights").base_weights(model), {})
+    in_comfy.check_base(pack("nodes.host.traits").fingerprint(model))
     patched = pack("nodes.host.patching").apply_patch(model, in_comfy, 1.0)
 
     x, sigma = noisy(2.0)
@@ -166,10 +166,9 @@ def test_checkpointed_blocks_know_which_they_are(pack: Pack, model: Any, clip: A
         kind, number = options["block"]
         return out * (1 + (0.1 * number if kind == "output" else 0))
 
-    patched = model.clone()
-    patched.set_model_attn2_output_patch(by_block)
     x, sigma = noisy(2.0)
-    with pack("nodes.host.private").private_copy(patched) as private:
+    with pack("nodes.host.private").private_copy(model) as private:
+        private.set_model_attn2_output_patch(by_block)
         host = pack("nodes.host.model").ComfyModel(private, clip)
         weights = host.weights()
         names = pack("unlearning_core.model").select(list(weights), "cross_attention_kv")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearning_core.bank import BankItem, Batch, LatentSet
+from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.model import noise_prediction
 
 WEIGHT = "toy.weight"
@@ -40,8 +41,8 @@ class ToyModel:
     def weights(self) -> dict[str, Tensor]:
         return {WEIGHT: self.weight}
 
-    def changes(self) -> dict[str, Tensor]:
-        return {}
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint.of(self.weights())
 
     @contextmanager
     def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:

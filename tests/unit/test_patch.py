@@ -100,12 +100,12 @@ def test_files_that_are_something_else(patch: UnlearningPatch, tmp_path: Path) -
 
 
 def test_base_check(patch: UnlearningPatch, weights: dict[str, Tensor]) -> None:
-    patch.check_base(weights, {})
-    patch.check_base({name: weight.bfloat16() for name, weight in weights.items()}, {})
+    patch.check_base(Fingerprint.of(weights))
+    patch.check_base(Fingerprint.of({name: weight.bfloat16() for name, weight in weights.items()}))
     with pytest.raises(ValueError, match=r"a cat: it was trained on another base model .*its weights differ by 100%"):
-        patch.check_base({name: 2 * weight for name, weight in weights.items()}, {})
+        patch.check_base(Fingerprint.of({name: 2 * weight for name, weight in weights.items()}))
     with pytest.raises(ValueError, match="its architecture is another"):
-        patch.check_base({name: weight for name, weight in weights.items() if "bias" not in name}, {})
+        patch.check_base(Fingerprint.of({name: weight for name, weight in weights.items() if "bias" not in name}))
 
 
 @pytest.mark.parametrize(

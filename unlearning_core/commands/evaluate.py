@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> None:
     networks, lpips = load_networks(request.instruments, request.source.device)
     model = request.source.load()
     for patch in request.patches.values():
-        patch.check_base(model.weights(), model.changes())
+        patch.check_base(model.fingerprint())
     smallest = max(BACKBONES[name].smallest_side for name in ("alex", request.instruments.backbone))
     check_measurable(request.sampling.width, request.sampling.height, model.multiple, smallest)
     comparison = Comparison(lpips, request.plan, judge_named(request.instruments, model, networks))

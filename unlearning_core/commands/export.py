@@ -107,7 +107,7 @@ def _picture_error(request: Request, converted: UnlearningPatch) -> str:
 
     assert request.source is not None
     model, measurement = request.source.load(), request.measurement
-    request.patch.check_base(model.weights(), model.changes())
+    request.patch.check_base(model.fingerprint())
     seeds = range(measurement.seed, measurement.seed + measurement.count)
     prompt_seeds = prompt_seeds_of(request.patch.record.retain or [""], seeds)
     distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..fingerprint import Fingerprint
 from ..model import check_size
 from ..patch import UnlearningPatch
 
@@ -129,12 +130,12 @@ class DiffusersModel(ABC):
         return self.pipeline.vae.config.get("shift_factor") or 0.0
 
     def weights(self) -> dict[str, Tensor]:
-        """Every frozen weight that a patch may change, under its patch name, without the patches on it."""
-        return {name: self._originals.get(name, parameter.data) for name, parameter in self._parameters.items()}
+        """Every weight that a patch may change, under its patch name, with the patches on it."""
+        return {name: parameter.data for name, parameter in self._parameters.items()}
 
-    def changes(self) -> dict[str, Tensor]:
-        """What the patches that are applied add to those weights, under the same names."""
-        return dict(self._changes)
+    def fingerprint(self) -> Fingerprint:
+        """Of the pipeline's weights, the patches on them and what the model predicts."""
+        return Fingerprint.of({**self.weights(), **self._originals}, self._changes, prediction=self.prediction_type)
 
     def module(self, name: str) -> nn.Module:
         """The module that owns the weight `name`."""
