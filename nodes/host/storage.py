@@ -79,4 +79,5 @@ def read_by_module(module: nn.Module, name: str, weight: Tensor) -> Tensor | Non
             reader(x)
         except (AttributeError, RuntimeError, TypeError):  # it asks for more than an input, or another one
             return None
-    return next((tensor for tensor in seen.tensors if is_plain(tensor) and tensor.shape == weight.shape), None)
+    whole = [tensor for tensor in seen.tensors if is_plain(tensor) and tensor.shape == weight.shape]
+    return whole[-1] if whole else None  # before the last one its scales may be missing
