@@ -52,8 +52,7 @@ class Fingerprint:
         patched, added = _sketched(changes)
         effective = values.copy()
         effective[np.isin(sorted(weights), sorted(changes))] += added
-        patches = {"patched": patched, "patches": _encode(added, "<f4"), "effective": _encode(effective, "<f2")}
-        return replace(bare, **patches)
+        return replace(bare, patched=patched, patches=_encode(added, "<f4"), effective=_encode(effective, "<f2"))
 
     def difference(self, other: Fingerprint) -> str | None:
         """Why `other` is not this base, or None when it is.

@@ -32,7 +32,8 @@ def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
         private.set_model_compute_dtype(torch.float32)  # gradients underflow in fp16
     private.model.requires_grad_(False)
     try:
-        comfy.model_management.load_models_gpu([private], force_full_load=True)
+        with torch.no_grad():  # ComfyUI leaves out a patch that it cannot compute, as one that would be differentiated
+            comfy.model_management.load_models_gpu([private], force_full_load=True)
         private.model.requires_grad_(False)
         yield private
     finally:

@@ -52,14 +52,25 @@ def full() -> dict[str, Tensor]:
 LORAS = {"lora": lora, "dora": dora, "lokr": lokr, "loha": loha, "oft": oft, "full": full}
 
 
+def checkpoint_beside(pack: Pack, seed: int) -> Any:
+    """Another checkpoint of the family."""
+    with torch.inference_mode():
+        model = pack("nodes.host.tiny").load_model(MODEL)
+        for number, weight in enumerate(model.model.diffusion_model.parameters()):
+            weight.add_(0.2 * weight.std(correction=0) * seeded(*weight.shape, seed=1000 * seed + number))
+    return model
+
+
 @pytest.fixture(scope="module")
 def other(pack: Pack) -> Any:
-    """A second checkpoint of the family."""
-    with torch.inference_mode():
-        other = pack("nodes.host.tiny").load_model(MODEL)
-        for seed, weight in enumerate(other.model.diffusion_model.parameters()):
-            weight.add_(0.2 * weight.std(correction=0) * seeded(*weight.shape, seed=seed))
-    return other
+    """What `WAYS` merge with."""
+    return checkpoint_beside(pack, 0)
+
+
+@pytest.fixture(scope="module")
+def stranger(pack: Pack) -> Any:
+    """What nothing is made of."""
+    return checkpoint_beside(pack, 1)
 
 
 def extras(name: str, node: str) -> Node:
@@ -148,7 +159,7 @@ def off_by(patch: Any, expected: Any) -> float:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_change_of_weights_is_part_of_the_base(
-    pack: Pack, model: Any, other: Any, trained: Callable[..., Any], way: str
+    pack: Pack, model: Any, other: Any, stranger: Any, trained: Callable[..., Any], way: str
 ) -> None:
     """For a closed form and for training; the patch fits the MODEL and its saved checkpoint, and no other."""
     with torch.inference_mode():
@@ -162,7 +173,7 @@ def test_a_change_of_weights_is_part_of_the_base(
         for base in (patch.record.base, expected.record.base):
             assert base.difference(fingerprint(changed)) is None
             assert base.difference(fingerprint(checkpoint)) is None
-            assert base.difference(fingerprint(other)) is not None
+            assert base.difference(fingerprint(stranger)) is not None
         if way != "merge with itself":
             assert patch.record.base.difference(fingerprint(model)) is not None
 

@@ -125,6 +125,10 @@ def test_precision_makes_no_other_base(pack: Pack, clip: Any, dtype: torch.dtype
 @pytest.mark.parametrize("kind", FORMATS)
 def test_quantized_weights_are_dequantized_for_training(pack: Pack, clip: Any, kind: str) -> None:
     """Closed forms, training, base check, rounding and pictures, of a checkpoint that ComfyUI samples."""
+    from comfy.quant_ops import QUANT_ALGOS
+
+    if kind not in QUANT_ALGOS:
+        pytest.skip("a format that this ComfyUI does not have yet")
     weights = named_weights(pack)
     stored = loaded(pack, quantized(weights, kind), quantized=True)
     plain = loaded(pack, dequantized(stored))
@@ -170,6 +174,7 @@ class PackingLinear:
         return nn.functional.linear(x, numbers.to(x) * self.weight.scale, self.bias)  # type: ignore[attr-defined]
 
 
+@torch.no_grad()
 def packed(model: Any) -> None:
     """Packs the layers of text, and lists a tensor in their state dicts that no attribute has, as GGUF loaders do."""
     for name, module in model.model.named_modules():
