@@ -15,11 +15,15 @@ def digest(*parts: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for part in parts:
         for name in sorted(part):
-            tensor = part[name].detach().cpu().contiguous()
-            sha.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
-            sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
+            sha.update(f"{name} {part[name].dtype} {[*part[name].shape]}\n".encode())
+            sha.update(content(part[name]))
         sha.update(b"\n")
     return sha.hexdigest()
+
+
+def content(tensor: Tensor) -> memoryview:
+    """A tensor's bytes, of any type, in row-major order."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def tensors(value: Any, name: str = "") -> dict[str, Tensor]:

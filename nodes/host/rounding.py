@@ -10,8 +10,8 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ...unlearning_core.changes import some_rows
 from ...unlearning_core.patch import UnlearningPatch as Patch
-from ...unlearning_core.patch import some_rows
 from .weights import patch_places
 
 log = logging.getLogger(__name__)

@@ -74,6 +74,21 @@ def base_weights(model: ModelPatcher) -> dict[str, Tensor]:
     return {name: place.of(originals[place.key][0][0]) for name, place in patch_places(model).items()}
 
 
+def weight_shapes(model: ModelPatcher) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight that a patch may change, under its patch name; however the weight is stored."""
+    stored = {key: weight.shape for key, weight in model.model_state_dict("diffusion_model.").items()}
+    shapes = {}
+    for name, place in patch_places(model).items():
+        module, _, kind = place.key.rpartition(".")
+        owner = comfy.utils.get_attr(model.model, module)
+        shape = stored[place.key]
+        # A quantized matrix may lie packed, but its layer knows the sides.
+        if kind == "weight" and len(shape) == 2 and hasattr(owner, "in_features"):
+            shape = (owner.out_features, owner.in_features)
+        shapes[name] = tuple(place.of(torch.empty(shape, device="meta")).shape)
+    return shapes
+
+
 def _can_change(model: ModelPatcher, key: str) -> bool:
     """Whether ComfyUI applies functions to this weight, as training does."""
     module, _, kind = key.rpartition(".")
