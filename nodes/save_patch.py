@@ -9,7 +9,7 @@ from .host.checks import Inputs, checked
 from .host.folders import check_prefix, next_target, output_file
 from .sockets import UnlearningPatch
 
-FOLDER = "loras"  # of ComfyUI's output folder
+FOLDER, SUFFIX = "loras", ".safetensors"  # of ComfyUI's output folder; of a patch file
 
 
 class SaveUnlearningPatch(io.ComfyNode):
@@ -42,11 +42,11 @@ class SaveUnlearningPatch(io.ComfyNode):
     @checked("filename_prefix")
     def validate_inputs(cls, inputs: Inputs) -> None:
         if "filename_prefix" in inputs:
-            check_prefix(inputs["filename_prefix"], FOLDER)
+            check_prefix(inputs["filename_prefix"], FOLDER, SUFFIX)
 
     @classmethod
     def execute(cls, patch: Patch, filename_prefix: str) -> io.NodeOutput:
-        target = next_target(filename_prefix, FOLDER)
-        file_name = f"{target.name}.safetensors"
+        target = next_target(filename_prefix, FOLDER, SUFFIX)
+        file_name = f"{target.name}{SUFFIX}"
         patch.save(target.folder / file_name)
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})

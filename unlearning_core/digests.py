@@ -15,9 +15,9 @@ def digest(*parts: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for part in parts:
         for name in sorted(part):
-            for tensor in map(_on_cpu, inner_tensors(part[name])):
+            for tensor in inner_tensors(part[name]):
                 sha.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
-                sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
+                sha.update(content(tensor))
         sha.update(b"\n")
     return sha.hexdigest()
 
@@ -30,8 +30,9 @@ def inner_tensors(tensor: Tensor) -> list[Tensor]:
     return [tensor.detach().as_subclass(Tensor)]
 
 
-def _on_cpu(tensor: Tensor) -> Tensor:
-    return tensor.cpu().contiguous()
+def content(tensor: Tensor) -> memoryview:
+    """An ordinary tensor's bytes, of any type, in row-major order."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def tensors(value: Any, name: str = "") -> dict[str, Tensor]:

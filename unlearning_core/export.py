@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from .deltas import full_tensors, low_rank_tensors
-from .files import move_into_place
+from .files import check_writable, write_atomically
 from .hosts.base import DiffusersModel
 from .hosts.pictures import draw
 from .metrics.lpips import Lpips
@@ -78,21 +76,17 @@ def picture_error(
 def merge(model: DiffusersModel, patch: UnlearningPatch, strength: float, folder: Path) -> None:
     """Writes the pipeline with the patch in its weights as a diffusers folder, in one move.
 
-    Raises ValueError when there is something at `folder` already, or the patch was made for another base.
+    Raises ValueError as `check_new`, or when the patch was made for another base.
     """
     check_new(folder)
     patch.check_base(model.fingerprint())
-    partial = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
-    try:
-        with model.patched(patch, strength):
-            model.pipeline.save_pretrained(partial)
-        move_into_place(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with write_atomically(folder) as partial, model.patched(patch, strength):
+        model.pipeline.save_pretrained(partial)
 
 
 def check_new(folder: Path) -> None:
-    """Raises ValueError when there is something at `folder` already."""
+    """Raises ValueError when there is something at `folder` already, or it cannot be made."""
+    check_writable(folder)
     if folder.exists():
         raise ValueError(f"{folder}: is there already; name a new folder")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -18,6 +19,7 @@ PLAIN_BITS = 16  # of a stored number that shares a scale with no others, or mor
 TOLERANCES = {PLAIN_BITS: 0.01, 8: 0.06, 4: 0.2, 0: 0.5}
 TOLERANCE = TOLERANCES[PLAIN_BITS]
 
+HASH = re.compile(r"[0-9a-f]{16}")
 ROUNDINGS = (torch.float8_e4m3fn, torch.float8_e5m2)  # plain storage whose rounding TOLERANCE does not cover
 
 
@@ -54,12 +56,35 @@ class Fingerprint:
         effective[np.isin(sorted(weights), sorted(changes))] += added
         return replace(bare, patched=patched, patches=_encode(added, "<f4"), effective=_encode(effective, "<f2"))
 
+    def check(self) -> None:
+        """Raises ValueError, which names the field, when it cannot be that of a model."""
+        for name, text in (("architecture", self.architecture), ("patched", self.patched)):
+            if not HASH.fullmatch(text) and (text or name == "architecture"):
+                raise ValueError(f"base.{name} is {text[:20]!r}, not 16 hexadecimal digits")
+        if bool(self.patched) != bool(self.patches):
+            raise ValueError("base.patched and base.patches do not belong together")
+        for name, text, kind in (
+            ("sketch", self.sketch, "<f2"),
+            ("patches", self.patches, "<f4"),
+            ("effective", self.effective, "<f2"),
+        ):
+            try:
+                values = _decode(text, kind)
+            except ValueError as error:
+                raise ValueError(f"base.{name} is no sketch of weights ({error})") from error
+            if not np.isfinite(values).all() or (name == "sketch" and not len(values)):
+                raise ValueError(f"base.{name} holds no values, NaN or infinity")
+        if self.effective and len(self.effective) != len(self.sketch):
+            raise ValueError("base.effective and base.sketch are not of one model")
+        if self.bits < 1:
+            raise ValueError(f"base.bits is {self.bits}, not a number above 0")
+
     def difference(self, other: Fingerprint) -> str | None:
         """Why `other` is not this base, or None when it is.
 
         `other` may carry patches if this one has none. Patches on one of them may be in the other's checkpoint.
         """
-        if self.architecture != other.architecture:
+        if (self.architecture, len(self.sketch)) != (other.architecture, len(other.sketch)):
             return "its architecture is another"
         if self.prediction and other.prediction and self.prediction != other.prediction:
             return f"it predicted {self.prediction}, this one predicts {other.prediction}"
@@ -76,7 +101,7 @@ class Fingerprint:
         return f"its weights differ by {distance:.0%}"
 
     def _difference_of_patches(self, other: Fingerprint) -> str | None:
-        if self.patched != other.patched:
+        if (self.patched, len(self.patches)) != (other.patched, len(other.patches)):
             return "patches were on it that are missing here, or are others here"
         if _distance(_decode(self.patches, "<f4"), _decode(other.patches, "<f4")) > TOLERANCE:
             return "the patches on it had another strength, or were others"
@@ -107,7 +132,7 @@ def _encode(values: np.ndarray, kind: str) -> str:
 
 
 def _decode(text: str, kind: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), kind).astype(np.float32)
+    return np.frombuffer(base64.b64decode(text, validate=True), kind).astype(np.float32)
 
 
 def _tolerance(bits: int) -> float:

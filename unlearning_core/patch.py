@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -16,13 +15,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .deltas import low_rank_product
+from . import typed
+from .changes import TYPES, Shape, change_shapes, check_finite, check_fit, weight_changes
+from .digests import content, digest
 from .files import write_atomically
 from .fingerprint import Fingerprint
 
 SOME_ROWS = 4  # of each weight
+SHOWN = 200  # characters of what a patch forgets
 KEY = "unlearning"  # of the record in the file's __metadata__
-FORMAT = 1  # of record and tensors; the number grows when files are to be read in another way
+SEAL = "unlearning_sha256"  # there too, since format 2: `_seal`
+FORMAT = 2  # of record and tensors; the number grows when files are to be read in another way
 
 
 class NewerFormat(ValueError):
@@ -48,11 +51,15 @@ class Record:
     def read(cls, path: Path) -> Record:
         """From a patch file's header alone.
 
-        Raises ValueError when it is no safetensors file, is cut short, was not made by this project, or has a record
-        that this version cannot read.
+        Raises ValueError, which names the file, when it cannot be read, is no safetensors file, is cut short, was not
+        made by this project, or has a record that this version cannot read.
         """
         with _opened(path) as file:
-            metadata = file.metadata() or {}
+            return cls._of(file.metadata() or {}, path)
+
+    @classmethod
+    def _of(cls, metadata: Mapping[str, str], path: Path) -> Record:
+        """Of a file's metadata. Raises ValueError as `read`."""
         if KEY not in metadata:
             raise ValueError(
                 f"patch file {path.name}: it holds no unlearning record; for other LoRA files use the LoRA loader"
@@ -61,33 +68,46 @@ class Record:
             return cls.from_json(metadata[KEY])
         except NewerFormat as error:
             raise ValueError(f"patch file {path.name}: {error}") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise ValueError(
-                f"patch file {path.name}: its record was made by another version of this pack, or damaged ({error!r})"
+                f"patch file {path.name}: its record was made by another version of this pack, or damaged ({error}); "
+                "copy or make the file again"
             ) from error
+
+    @property
+    def forgotten(self) -> str:
+        """The forget prompts on one line, at most SHOWN characters."""
+        return _on_one_line(", ".join(self.forget))
 
     @property
     def title(self) -> str:
         """What the patch is, in a few words."""
-        return f"{self.method} forgets {', '.join(self.forget)}"
+        return _on_one_line(f"{self.method} forgets {self.forgotten}")
 
     def to_metadata(self) -> dict[str, str]:
         """The header: this record as JSON, and the modelspec keys that other tools show."""
         return {
-            KEY: json.dumps(asdict(self), sort_keys=True),
+            KEY: json.dumps(asdict(self), sort_keys=True, allow_nan=False),
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.title": self.title[:200],
+            "modelspec.title": self.title,
             "modelspec.description": f"Unlearning patch: {self.method}, forgets {', '.join(self.forget)}",
             "modelspec.implementation": "comfyui-unlearning",
         }
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Raises NewerFormat for a format above FORMAT; ValueError, TypeError or KeyError for what is no record."""
-        fields = {"format": 1, **json.loads(text)}
-        if fields["format"] > FORMAT:
-            raise NewerFormat(f"it has format {fields['format']}, this version reads up to {FORMAT}; update the pack")
-        return cls(**{**fields, "base": Fingerprint(**fields["base"])})
+        """Raises NewerFormat for a format above FORMAT, ValueError for what is no record."""
+        fields = typed.parse(text)
+        if not isinstance(fields, dict):
+            raise ValueError("it is no dictionary")
+        number = fields.setdefault("format", 1)
+        if type(number) is not int or number < 1:
+            raise ValueError("its format is no number above 0")
+        if number > FORMAT:
+            raise NewerFormat(f"it has format {number}, this version reads up to {FORMAT}; update the pack")
+        record = typed.read(cls, fields)
+        record.base.check()
+        return record
 
 
 @dataclass(frozen=True)
@@ -100,45 +120,50 @@ class UnlearningPatch:
     def save(self, path: Path) -> None:
         """Writes the file in one move, the same bytes for the same patch. Raises ValueError as `check_change`."""
         self.check_change()
+        metadata = replace(self.record, format=FORMAT).to_metadata()
+        metadata[SEAL] = _seal(metadata[KEY], self.tensors)
         with write_atomically(path) as partial:
-            partial.write_bytes(_sorted_header(save(self.tensors, self.record.to_metadata())))
+            partial.write_bytes(_sorted_header(save(self.tensors, metadata)))
 
     @classmethod
     def load(cls, path: Path) -> UnlearningPatch:
-        """Reads a file that `save` wrote. Raises ValueError as `Record.read`."""
-        record = Record.read(path)
+        """Reads a file that `save` wrote.
+
+        Raises ValueError as `Record.read`, and when its tensors are not those of a patch, or not as they were written.
+        """
         with _opened(path) as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            record = Record._of(metadata, path)
+            try:
+                tensors = _read_tensors(file)
+                change_shapes(tensors)
+                check_finite(tensors)
+                _check_seal(metadata, record, tensors)
+            except ValueError as error:
+                raise ValueError(f"patch file {path.name}: {error}; copy or make the file again") from error
         return cls(tensors, record)
 
     def changes(self, rows: int | None = None) -> dict[str, Tensor]:
-        """The full change of each weight at strength 1, under its patch name; or `rows` of it, as `some_rows` takes."""
+        """As `weight_changes` of its tensors."""
+        return weight_changes(self.tensors, rows)
 
-        def part(tensor: Tensor) -> Tensor:
-            return tensor if rows is None else some_rows(tensor, rows)
-
-        changes = {}
-        for key, tensor in self.tensors.items():
-            module = module_of(key)
-            if key.endswith(".diff"):
-                changes[f"{module}.weight"] = part(tensor)
-            elif key.endswith(".diff_b"):
-                changes[f"{module}.bias"] = part(tensor)
-            elif key.endswith(".lora_up.weight"):
-                down, alpha = self.tensors[f"{module}.lora_down.weight"], self.tensors[f"{module}.alpha"]
-                changes[f"{module}.weight"] = (alpha / len(down)) * low_rank_product(part(tensor), down)
-            elif key.endswith(".lora_B.weight"):
-                changes[f"{module}.weight"] = low_rank_product(part(tensor), self.tensors[f"{module}.lora_A.weight"])
-        return changes
+    def check_fit(self, weights: Mapping[str, Shape]) -> None:
+        """Raises ValueError when a model with weights of these shapes, by patch name, cannot have the patch."""
+        try:
+            check_fit(change_shapes(self.tensors), weights)
+        except ValueError as error:
+            raise ValueError(
+                f"patch for {self.record.forgotten}: {error}; load the base model that the patch was made for"
+            ) from error
 
     def check_change(self) -> None:
         """Raises ValueError when a tensor holds NaN or infinity, or the patch changes nothing."""
-        broken = [key for key, tensor in self.tensors.items() if not tensor.isfinite().all()]
-        if broken:
+        try:
+            check_finite(self.tensors)
+        except ValueError as error:
             raise ValueError(
-                f"patch: {len(broken)} of its {len(self.tensors)} tensors hold NaN or infinity, such as {broken[0]}; "
-                "train with a lower learning rate, and without infinite weights in prompts"
-            )
+                f"patch: {error}; train with a lower learning rate, and without infinite weights in prompts"
+            ) from error
         # Some rows answer for nearly every patch, without multiplying out all factors.
         if not any(change.any() for rows in (SOME_ROWS, None) for change in self.changes(rows).values()):
             raise ValueError("patch: it changes nothing; train with more steps or a higher learning rate")
@@ -146,10 +171,11 @@ class UnlearningPatch:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits over the tensors: the same change has the same digest."""
-        content = sha256()
+        sha = sha256()
         for key in sorted(self.tensors):
-            content.update(key.encode() + self.tensors[key].contiguous().numpy().tobytes())
-        return content.hexdigest()[:16]
+            sha.update(key.encode())
+            sha.update(content(self.tensors[key]))
+        return sha.hexdigest()[:16]
 
     def with_integrity(self, summary: dict[str, Any]) -> UnlearningPatch:
         """The same patch with the metric's summary in its record."""
@@ -160,36 +186,69 @@ class UnlearningPatch:
         difference = self.record.base.difference(model)
         if difference:
             raise ValueError(
-                f"patch for {', '.join(self.record.forget)}: it was trained on another base model than this one "
+                f"patch for {self.record.forgotten}: it was trained on another base model than this one "
                 f"({difference}); load the base that it was made for, or switch the base check off"
             )
 
 
-def some_rows(weight: Tensor, rows: int) -> Tensor:
-    """At most `rows` of a weight's rows, evenly spaced."""
-    return weight[:: -(-len(weight) // rows)]
+def _on_one_line(text: str) -> str:
+    """At most SHOWN characters of a text."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
-def module_of(key: str) -> str:
-    """The module that a patch tensor changes: `lora_unet_….to_k` for `lora_unet_….to_k.lora_up.weight`."""
-    return re.sub(r"\.(diff|diff_b|alpha|lora_(up|down|A|B)\.weight)$", "", key)
+def _seal(record: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over a record's text and the tensors as they are stored, by which a file that was changed is known."""
+    return sha256(f"{record}\n{digest(tensors)}".encode()).hexdigest()
+
+
+def _check_seal(metadata: Mapping[str, str], record: Record, tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError when record and tensors are not as they were written."""
+    if record.format == 1 and SEAL not in metadata:
+        return
+    if metadata.get(SEAL) != _seal(metadata[KEY], tensors):
+        raise ValueError("its content is not what was written")
+
+
+def _read_tensors(file: Any) -> dict[str, Tensor]:
+    """All tensors of an open file. Raises ValueError for a type that no change has."""
+    tensors = {}
+    for key in file.keys():  # noqa: SIM118
+        kind = file.get_slice(key).get_dtype()
+        if kind not in TYPES:
+            raise ValueError(f"{key[:SHOWN]!r} has the type {kind}, which no change has")
+        tensors[key] = file.get_tensor(key)
+    return tensors
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A patch file open for reading. Raises ValueError when it is no safetensors file, or is cut short."""
+    """A patch file open for reading. Raises ValueError when it cannot be read, is cut short or no safetensors file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"patch file {path.name}: {_what_is_wrong(path)} ({error})") from error
+        if not path.is_file():
+            raise ValueError(f"patch file {path.name}: {_what_is_there(path)}; choose a patch file")
+        with path.open("rb") as file:
+            start = file.read(4)
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except OSError as error:
+        raise ValueError(
+            f"patch file {path.name}: it cannot be read ({error.strerror or error}); check its permissions and the disk"
+        ) from error
+    except SafetensorError as error:
+        raise ValueError(f"patch file {path.name}: {_what_is_wrong(start)} ({error})") from error
 
 
-def _what_is_wrong(path: Path) -> str:
-    """A message for a file that safetensors refused."""
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+def _what_is_there(path: Path) -> str:
+    """A message for a path that leads to no file."""
+    if path.is_symlink() and not path.exists():
+        return "this is a link to a file that is gone"
+    return "this is a folder, or a device" if path.exists() else "there is no such file"
+
+
+def _what_is_wrong(start: bytes) -> str:
+    """A message for a file that safetensors refused, by its first four bytes."""
+    if start == b"PK\x03\x04" or start.startswith(b"\x80"):
         return "this is a pickle with another name, which can run code when opened; it was not opened"
     return "this is not a safetensors file, or it was cut short; copy or make it again"
 

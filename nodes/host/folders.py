@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import folder_paths
+
+from ...unlearning_core.files import check_characters, check_writable
 
 if TYPE_CHECKING:
     from ...unlearning_core.reports.files import Report
@@ -33,21 +36,20 @@ def model_folders(kind: str) -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
-def check_prefix(prefix: str, below: str = "") -> None:
-    """Raises ValueError when a file name prefix names no file, or leaves the folder `below` ComfyUI's output folder."""
-    parts = [part for part in re.split(r"[/\\]", prefix.strip()) if part not in ("", ".")]
-    if not parts:
-        raise ValueError("filename_prefix: empty; write a file name, such as unlearned")
-    folder = (Path(folder_paths.get_output_directory()) / below).resolve()
-    inside = (folder / prefix).resolve().is_relative_to(folder)  # a link in it may lead out
-    if ".." in parts or Path(prefix).is_absolute() or not inside:
-        named = Path("output", below).as_posix()
-        raise ValueError(f"filename_prefix: {prefix!r} leaves {named}; write a name, or folders and a name, within it")
+def check_prefix(prefix: str, below: str = "", suffix: str = ".json") -> None:
+    """Raises ValueError when a file name prefix names no file, or leaves the folder `below` ComfyUI's output folder.
+
+    Or when a file with a counter and the suffix, the longest one if there are several, cannot be written.
+    """
+    try:
+        _check_target(prefix, below, suffix)
+    except ValueError as error:
+        raise ValueError(f"filename_prefix: {error}") from error
 
 
-def next_target(prefix: str, below: str = "") -> Target:
+def next_target(prefix: str, below: str = "", suffix: str = ".json") -> Target:
     """The next free file name, whose folder is made. Raises as `check_prefix` does."""
-    check_prefix(prefix, below)
+    check_prefix(prefix, below, suffix)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
         str(Path(below, prefix)), folder_paths.get_output_directory()
     )
@@ -66,3 +68,16 @@ def save_report(prefix: str, report: Report) -> list[dict[str, str]]:
 def output_file(name: str, target: Target) -> dict[str, str]:
     """A file as the front end finds it."""
     return {"filename": name, "subfolder": target.subfolder, "type": "output"}
+
+
+def _check_target(prefix: str, below: str, suffix: str) -> None:
+    check_characters(prefix)
+    parts = [part for part in re.split(r"[/\\]", prefix.strip()) if part not in ("", ".")]
+    if not parts:
+        raise ValueError("empty; write a file name, such as unlearned")
+    folder = (Path(folder_paths.get_output_directory()) / below).resolve()
+    inside = (folder / prefix).resolve().is_relative_to(folder)  # a link in it may lead out
+    if ".." in parts or Path(prefix).is_absolute() or not inside:
+        named = Path("output", below).as_posix()
+        raise ValueError(f"{prefix!r} leaves {named}; write a name, or folders and a name, within it")
+    check_writable(folder / f"{os.path.normpath(prefix)}_{1:05}_{suffix}")

@@ -8,7 +8,8 @@ from uuid import uuid4
 import comfy.lora
 from comfy.model_patcher import ModelPatcher
 
-from ...unlearning_core.patch import UnlearningPatch, module_of
+from ...unlearning_core.patch import UnlearningPatch
+from .weights import weight_shapes
 
 ATTACHMENT = "unlearning"  # on a MODEL: the patches that apply_patch has put there
 
@@ -24,24 +25,20 @@ def apply_patch(model: ModelPatcher, patch: UnlearningPatch, strength: float) ->
     """A clone of `model` with the patch, applied as the stock LoRA loader does.
 
     A patch that is on the model already changes its strength there, so strengths 1 and -1 leave exactly nothing of it.
-    Raises ValueError when the model lacks a weight that the patch changes.
+    Raises ValueError when the model lacks a weight that the patch changes, or has it in another shape: ComfyUI would
+    leave that weight as it is.
     """
-    names = comfy.lora.model_lora_keys_unet(model.model, {})
-    missing = [key for key in patch.tensors if module_of(key) not in names]
-    if missing:
-        raise ValueError(
-            f"patch for {', '.join(patch.record.forget)}: this model has no weight for {len(missing)} of the patch's "
-            f"{len(patch.tensors)} tensors, such as {missing[0]}; load the base model that the patch was made for"
-        )
+    patch.check_fit(weight_shapes(model))
     patched = model.clone()
-    applied: dict[str, Applied] = dict(patched.get_attachment(ATTACHMENT) or {})
-    before = applied.pop(patch.digest, Applied({}, 0.0))
+    digest, applied = patch.digest, dict(patched.get_attachment(ATTACHMENT) or {})
+    before: Applied = applied.pop(digest, Applied({}, 0.0))
     _remove(patched, before.adapters)
     total = before.strength + strength
     if total:
+        names = comfy.lora.model_lora_keys_unet(model.model, {})
         adapters = before.adapters or comfy.lora.load_lora(patch.tensors, names)
         patched.add_patches(adapters, total)
-        applied[patch.digest] = Applied(adapters, total)
+        applied[digest] = Applied(adapters, total)
     patched.set_attachments(ATTACHMENT, applied)
     return patched
 

@@ -12,9 +12,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...unlearning_core.changes import some_rows
 from ...unlearning_core.digests import inner_tensors
 from ...unlearning_core.patch import UnlearningPatch as Patch
-from ...unlearning_core.patch import some_rows
 from .storage import is_plain
 from .weights import original, patch_places, stored
 

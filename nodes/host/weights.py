@@ -157,6 +157,13 @@ def stored_weights(model: ModelPatcher, prefix: str = "") -> dict[str, Tensor]:
     return {key: stored(model, key) for key in keys if key.startswith(prefix)}
 
 
+def weight_shapes(model: ModelPatcher) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight that a patch may change, under its patch name, however the weight is stored."""
+    weights = stored_weights(model, NETWORK)
+    shapes = {key: torch.empty(weight.shape, device="meta") for key, weight in weights.items()}
+    return {name: tuple(place.of(shapes[place.key]).shape) for name, place in patch_places(model).items()}
+
+
 def _can_change(model: ModelPatcher, key: str) -> bool:
     """Whether ComfyUI applies functions to this weight, as training does."""
     module, _, kind = key.rpartition(".")

@@ -149,7 +149,7 @@ def test_merging_stops_before_it_loads_and_leaves_no_half(
     def no_room(partial: Path, path: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("unlearning_core.export.move_into_place", no_room)
+    monkeypatch.setattr("unlearning_core.files.move_into_place", no_room)
     with pytest.raises(OSError, match="no space"):
         merge(load(MODEL), UnlearningPatch.load(file), 1.0, tmp_path / "merged")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

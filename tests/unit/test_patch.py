@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unlearning_core.changes import module_of
 from unlearning_core.deltas import FullDelta, LowRankDelta, low_rank_product, make_deltas
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.methods import METHODS
-from unlearning_core.patch import FORMAT, Record, UnlearningPatch, module_of
+from unlearning_core.patch import FORMAT, Record, UnlearningPatch
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
 from unlearning_core.unlearn import record_of

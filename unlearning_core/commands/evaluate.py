@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from ..files import read_text
+from ..files import check_writable, read_text
 from ..metrics.backbones import BACKBONES
 from ..metrics.clip import SHIPPED
 from ..metrics.evaluation import Candidate, Evaluation, check_names, evaluate
@@ -105,13 +105,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parse(args: argparse.Namespace) -> Request:
     """Reads the files that the arguments name. Raises FileNotFoundError for one that is
-    missing, ValueError for one that is wrong, or a bad number.
+    missing, ValueError for one that is wrong, a bad number, or a folder that cannot be written to.
     """
     check_counts(args, "seeds", "forget_seeds", "steps")
     plan = Plan.of(*read_prompts(args.prompts), args.seed, args.seeds, args.forget_seeds)
     check_pictures(plan)
     patches = read_patches(args.patch)
     check_names(list(patches))
+    for folder in filter(None, (args.out, args.cache)):
+        check_writable(folder / "figures.json")
     return Request(
         source=model_source(args),
         patches=patches,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import check_writable
 from ..sampling import Sampling
 
 if TYPE_CHECKING:
@@ -85,3 +86,4 @@ def check_patch_file(path: Path) -> None:
     """Raises ValueError when a patch cannot be written there, or ComfyUI would not list it."""
     if path.is_dir() or path.suffix != ".safetensors":
         raise ValueError(f"{path}: no name for a patch; write one that ends in .safetensors")
+    check_writable(path)

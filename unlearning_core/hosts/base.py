@@ -159,15 +159,10 @@ class DiffusersModel(ABC):
     def patched(self, patch: UnlearningPatch, strength: float = 1.0) -> Iterator[None]:
         """Within the context the model has the patch, on top of those it has.
 
-        Raises ValueError when the model lacks weights that it changes.
+        Raises ValueError when the model lacks weights that it changes, or has them in another shape.
         """
+        patch.check_fit({name: tuple(parameter.shape) for name, parameter in self._parameters.items()})
         changes = patch.changes()
-        missing = sorted(changes.keys() - self._parameters.keys())
-        if missing:
-            raise ValueError(
-                f"patch for {', '.join(patch.record.forget)}: this model lacks {len(missing)} of the {len(changes)} "
-                f"weights that it changes, such as {missing[0]}; load the base model that the patch was made for"
-            )
         before = {name: self._parameters[name].data for name in changes}
         outside = self._originals, self._changes
         self._originals = {**before, **self._originals}

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files import remove_leftovers, write_atomically
 from .plan import Draw, PromptSeed
 
 LEVELS = 2**16 - 1  # a picture is kept in 16 bits a value, which moves LPIPS by less than 1e-8
@@ -31,6 +31,8 @@ class PictureCache:
         """`limit` in bytes."""
         self.folder = folder
         self.limit = limit
+        for written in folder.glob("??"):
+            remove_leftovers(written)
         self._size = sum(path.stat().st_size for path in self._files())
 
     def drawing(self, key_of: Callable[[str], Mapping[str, Any]], draw: Draw) -> Draw:
