@@ -80,7 +80,9 @@ def sampling_inputs() -> list[io.Input]:
         io.Combo.Input("sampler_name", options=samplers.SAMPLERS, default="euler", tooltip="As in KSampler."),
         io.Combo.Input("scheduler", options=samplers.SCHEDULERS, default="normal", tooltip="As in KSampler."),
         io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps. Range 1 to 1000."),
-        io.Float.Input("cfg", default=7.0, min=Least(0), max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."),
+        io.Float.Input(
+            "cfg", default=7.0, min=Least(0), max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."
+        ),
         io.Int.Input("width", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
         io.Int.Input("height", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
     ]

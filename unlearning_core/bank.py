@@ -142,8 +142,8 @@ class UserLatents:
                 continue
             if latents.ndim != like.ndim or latents.shape[1] != like.shape[1] or not latents.numel():
                 raise ValueError(
-                    f"{kind} latents: their shape is {[*latents.shape]}, and this model's have {like.shape[1]} channels "
-                    f"in {like.ndim} dimensions; encode the pictures with the VAE that belongs to the model"
+                    f"{kind} latents: their shape is {[*latents.shape]}, and this model's have {like.shape[1]} "
+                    f"channels in {like.ndim} dimensions; encode the pictures with the VAE that belongs to the model"
                 )
             if not latents.isfinite().all():
                 raise ValueError(f"{kind} latents: there are NaN or infinite values in them; encode the pictures again")

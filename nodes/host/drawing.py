@@ -25,6 +25,7 @@ from .progress import Interruptible
 # Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.
 BATCHED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ddim", "ipndm", "deis", "uni_pc"}
 
+
 @dataclass(frozen=True)
 class KSamplerSettings:
     """How pictures are drawn, in KSampler's words; size in pixels."""

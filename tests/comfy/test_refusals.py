@@ -87,7 +87,7 @@ def default(key: str, spec: Any) -> Any:
 
 
 def errors_of(server: Server, graph: Graph) -> dict[str, list[dict[str, Any]]]:
-    """ComfyUI's answer to a prompt that it refuses: the errors of each node. NaN and infinity go as Python writes them."""
+    """ComfyUI's answer to a prompt that it refuses: the errors of each node."""
     body = json.dumps({"prompt": graph, "client_id": server.client_id}).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}/prompt", body)
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -102,9 +102,7 @@ def test_one_mistake_is_one_error(
     nodes = pack("nodes")
     modules = (pack(f"nodes.{name}") for name in nodes.NODES)
     kinds = (value for module in modules for value in vars(module).values() if isinstance(value, type))
-    assert MISTAKES.keys() == {
-        kind.define_schema().node_id for kind in kinds if "validate_inputs" in vars(kind)
-    }
+    assert MISTAKES.keys() == {kind.define_schema().node_id for kind in kinds if "validate_inputs" in vars(kind)}
     for name, mistakes in MISTAKES.items():
         for key, value, sentence in mistakes:
             graph = graph_of(name, infos[name], {key: value})

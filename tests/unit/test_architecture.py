@@ -40,7 +40,7 @@ LIBRARY = (
         "tiny.world",
     ),
     ("deltas", "patch"),
-    ("bank", "probes", "encodings"),
+    ("bank", "probes", "encodings", "kept"),
     ("methods",),
     ("train", "memory", "unlearn"),
     ("metrics",),

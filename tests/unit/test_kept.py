@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -84,10 +85,8 @@ def test_a_cancelled_sampling_keeps_what_it_finished(model: DiffusersModel) -> N
     kept, counts = KeptPredictions(), []
     for on_progress in (cancel, lambda progress: None, lambda progress: None):
         counting = Counting(model)
-        try:
+        with suppress(Cancelled):
             unlearn(KeepingModel(counting, "base", kept), METHODS["ovw"](), PROMPTS, SETTINGS, on_progress)
-        except Cancelled:
-            pass
         counts.append(counting.calls)
     assert counts[0] > 0 and counts[1] > 0 and counts[2] == 0
 
