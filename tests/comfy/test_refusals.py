@@ -101,7 +101,7 @@ def test_one_mistake_is_one_error(
 ) -> None:
     nodes = pack("nodes")
     modules = (pack(f"nodes.{name}") for name in nodes.NODES)
-    kinds = (value for module in modules for value in vars(module).values() if isinstance(value, type))
+    kinds: Iterator[Any] = (value for module in modules for value in vars(module).values() if isinstance(value, type))
     assert MISTAKES.keys() == {kind.define_schema().node_id for kind in kinds if "validate_inputs" in vars(kind)}
     for name, mistakes in MISTAKES.items():
         for key, value, sentence in mistakes:
