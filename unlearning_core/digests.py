@@ -17,7 +17,8 @@ def digest(*parts: Mapping[str, Tensor]) -> str:
         for name in sorted(part):
             tensor = part[name].detach().cpu().contiguous()
             sha.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
-            sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
+            flat = tensor.as_strided((tensor.numel(),), (1,))  # a single number may have any stride
+            sha.update(flat.view(torch.uint8).numpy().data)
         sha.update(b"\n")
     return sha.hexdigest()
 

@@ -113,6 +113,7 @@ def test_content_tells_values_apart_and_knows_what_it_cannot_tell() -> None:
     token = torch.ones(2)
     same = content([[token, {"pooled": token.clone(), "start": 0.0}]])
     assert same == content([[token.clone(), {"start": 0.0, "pooled": token}]])
+    assert content(torch.ones([]).expand(1)) == content(torch.ones(1))
     others = ([[token, {"pooled": token, "start": 0.5}]], [[token, {"pooled": -token, "start": 0.0}]], [token], "1", 1)
     assert len({same, *map(content, others)}) == len(others) + 1
     assert content([token, {"hook": object()}]) is None
