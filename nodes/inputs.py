@@ -9,6 +9,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..unlearning_core.metrics.backbones import BACKBONES
+from .host.checks import Least
 from .sockets import UnlearningJudge
 
 SHIPPED = "shipped"  # metrics.clip has it too; importing that would slow ComfyUI's start
@@ -79,7 +80,9 @@ def sampling_inputs() -> list[io.Input]:
         io.Combo.Input("sampler_name", options=samplers.SAMPLERS, default="euler", tooltip="As in KSampler."),
         io.Combo.Input("scheduler", options=samplers.SCHEDULERS, default="normal", tooltip="As in KSampler."),
         io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps. Range 1 to 1000."),
-        io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."),
+        io.Float.Input(
+            "cfg", default=7.0, min=Least(0), max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."
+        ),
         io.Int.Input("width", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
         io.Int.Input("height", default=512, min=16, max=16384, step=8, tooltip="Pixels. Range 16 to 16384."),
     ]
@@ -164,7 +167,7 @@ def number_input(spec: Field[Any], advanced: bool | None = None) -> Any:
     """The widget of a numeric option: its range, default and tooltip come from the library."""
     kind: Any = io.Int if isinstance(spec.default, int) else io.Float
     low, high, step = (spec.metadata[key] for key in ("low", "high", "step"))
-    extra = {} if kind is io.Int else {"round": False}
+    low, extra = (low, {}) if kind is io.Int else (Least(low), {"round": False})
     return kind.Input(
         spec.name, default=spec.default, min=low, max=high, step=step, tooltip=tooltip(spec), advanced=advanced, **extra
     )

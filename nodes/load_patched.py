@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ..unlearning_core.patch import Record
 from ..unlearning_core.patch import UnlearningPatch as Patch
-from .host.checks import Inputs, checked
+from .host.checks import Inputs, Least, check_numbers, checked
 from .host.patching import apply_patch
 from .host.progress import show
 from .host.rounding import rounding_warning
@@ -41,7 +41,7 @@ class LoadPatchedModel(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=-10.0,
+                    min=Least(-10),
                     max=10.0,
                     step=0.05,
                     tooltip="How much of the patch to apply, -10 to 10: 0 is the base, 1 what was trained. Loaders in "
@@ -68,6 +68,8 @@ class LoadPatchedModel(io.ComfyNode):
     @classmethod
     @checked("patch_file")
     def validate_inputs(cls, inputs: Inputs) -> None:
+        if "patch_file" not in inputs:
+            return
         patch_file = inputs["patch_file"]
         path = folder_paths.get_full_path("loras", patch_file)
         if path is None:
@@ -78,6 +80,7 @@ class LoadPatchedModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, patch_file: str, strength: float, check_base: bool) -> io.NodeOutput:
+        check_numbers(cls.define_schema().inputs, {"strength": strength})
         patch = Patch.load(Path(folder_paths.get_full_path_or_raise("loras", patch_file)))
         if check_base:
             patch.check_base(fingerprint(model))

@@ -13,9 +13,9 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..unlearning_core.prompts import check_measured, lines
-from .host.checks import Inputs
+from .host.checks import Inputs, check_numbers
 from .host.folders import check_prefix, save_report
-from .host.progress import drawing_progress
+from .host.progress import drawing_progress, interruptible
 
 if TYPE_CHECKING:
     from ..unlearning_core.metrics.plan import Draw, Plan
@@ -45,12 +45,14 @@ class MeasuringNode(io.ComfyNode):
 
         prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
         check_prefix(prefix)
+        check_numbers(cls.define_schema().inputs, inputs)
         plan = plan_of(inputs)
         progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"])
         sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
         drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
         drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
-        result = cls.measure(Studio(drawing, picture_cache(inputs.get("fresh_pictures", False))), plan, inputs)
+        with interruptible():
+            result = cls.measure(Studio(drawing, picture_cache(inputs.get("fresh_pictures", False))), plan, inputs)
         files = save_report(prefix, result.report)
         shown: dict[str, Any] = {"text": (result.page,), cls.key: [result.report.summary], "report": files}
         if result.pictures:

@@ -10,23 +10,26 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..unlearning_core.bank import UserLatents
-from ..unlearning_core.methods import METHODS, Method, groups
+from ..unlearning_core.bank import NO_LATENTS, UserLatents, bank_sources
+from ..unlearning_core.kept import KeepingModel, KeptPredictions
+from ..unlearning_core.methods import METHODS, GradientMethod, Method, groups
 from ..unlearning_core.model import SELECTIONS
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, all_prompts
 from ..unlearning_core.train import Settings
 from ..unlearning_core.unlearn import check_settings, unlearn
 from .host.checks import Inputs, checked
+from .host.identity import prediction_identity
 from .host.memory import make_room
-from .host.model import ComfyModel
+from .host.model import ComfyModel, empty_latent
 from .host.patching import apply_patch
 from .host.private import private_copy
-from .host.progress import show, training_progress
+from .host.progress import interruptible, show, training_progress
 from .host.rounding import rounding_warning
 from .inputs import number_input, tooltip
 from .sockets import UnlearningPatch
 
 METHOD_DEFAULT = "method default"
+kept = KeptPredictions()  # of the bases that were trained on last
 SETTINGS = {spec.name: spec for spec in fields(Settings) if spec.metadata}
 
 
@@ -141,12 +144,17 @@ class UnlearnConcept(io.ComfyNode):
         objective = kind(**{key: value for key, value in method.items() if key != "method"})
         settings = settings_of(kind, inputs)
         check_settings(objective, settings)
+        latents = NO_LATENTS
+        if isinstance(objective, GradientMethod):
+            latents = latents_of(model, settings, inputs)
+            bank_sources(objective.needs, prompts, settings.bank, latents)
         progress = training_progress(cls.hidden.unique_id)
-        with torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
+        with interruptible(), torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
             host = ComfyModel(private, clip)
             make_room(host, objective, settings, all_prompts(prompts))
-            latents = UserLatents(*(samples(host, inputs.get(f"{half}_latents")) for half in ("forget", "retain")))
-            patch = unlearn(host, objective, prompts, settings, progress, latents)
+            keeping = KeepingModel(host, prediction_identity(model, private), kept)
+            base = keeping if isinstance(objective, GradientMethod) else host
+            patch = unlearn(base, objective, prompts, settings, progress, latents)
         warning = rounding_warning(model, patch, 1.0)
         if warning:
             show(warning, cls.hidden.unique_id)
@@ -182,6 +190,15 @@ def settings_of(kind: type[Method], inputs: Inputs) -> Settings:
     return Settings(weights=weights, **{name: inputs[name] for name in SETTINGS if name in inputs})
 
 
-def samples(model: ComfyModel, latents: dict[str, Any] | None) -> torch.Tensor | None:
-    """A LATENT as a tensor that training may use, in the model's own scale."""
-    return None if latents is None else model.latents(latents["samples"].clone())
+def latents_of(model: ModelPatcher, settings: Settings, inputs: Inputs) -> UserLatents:
+    """The two LATENTs in the model's own scale, as tensors that training may use.
+
+    Raises ValueError for a picture size or latents that the model cannot take.
+    """
+    like = empty_latent(model, settings.width, settings.height)
+    with torch.inference_mode(False):
+        sockets = (inputs.get(f"{half}_latents") for half in ("forget", "retain"))
+        given = UserLatents(*(latent and latent["samples"].clone() for latent in sockets))
+        given.check(like)
+        scale = model.model.process_latent_in
+        return UserLatents(*(None if half is None else scale(half) for half in (given.forget, given.retain)))

@@ -132,6 +132,22 @@ class UserLatents:
     forget: Tensor | None = None
     retain: Tensor | None = None
 
+    def check(self, like: Tensor) -> None:
+        """Raises ValueError for latents that the model of `like` [1, C, *spatial] cannot take, or that are no numbers.
+
+        Their size may be any, within the number of dimensions.
+        """
+        for kind, latents in (("forget", self.forget), ("retain", self.retain)):
+            if latents is None:
+                continue
+            if latents.ndim != like.ndim or latents.shape[1] != like.shape[1] or not latents.numel():
+                raise ValueError(
+                    f"{kind} latents: their shape is {[*latents.shape]}, and this model's have {like.shape[1]} "
+                    f"channels in {like.ndim} dimensions; encode the pictures with the VAE that belongs to the model"
+                )
+            if not latents.isfinite().all():
+                raise ValueError(f"{kind} latents: there are NaN or infinite values in them; encode the pictures again")
+
 
 NO_LATENTS = UserLatents()
 

@@ -32,7 +32,9 @@ def inner_tensors(tensor: Tensor) -> list[Tensor]:
 
 def content(tensor: Tensor) -> memoryview:
     """An ordinary tensor's bytes, of any type, in row-major order."""
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+    own = tensor.detach().cpu().contiguous()
+    flat = own.as_strided((own.numel(),), (1,))  # a single number may have any stride
+    return flat.view(torch.uint8).numpy().data
 
 
 def tensors(value: Any, name: str = "") -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ def unlearn(
         tensors = _solve(model, method, prompts, names, on_progress)
     else:
         assert isinstance(method, GradientMethod)
+        latents.check(model.noise([0], settings.width, settings.height))
         sources = bank_sources(method.needs, prompts, settings.bank, latents)
         calls = sum(source.calls(settings.sampling) for source in sources)
         report = Reporter(on_progress, calls + method.preparation + settings.steps)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, Signature
 from typing import Any
+
+from comfy_api.latest import io
 
 Inputs = Mapping[str, Any]
 
 
-def checked(*names: str) -> Callable[[Callable[[Any, Inputs], None]], Callable[..., bool | str]]:
+def checked(*names: str) -> Callable[[Callable[[Any, Inputs], None]], Callable[..., bool]]:
     """Makes a node's `validate_inputs` of a check of the inputs `names`; those that are linked are not among them.
 
-    What the check raises as ValueError or OSError becomes its answer. ComfyUI passes the inputs that the signature
-    names, and makes its own checks of ranges and choices on all others.
+    What the check raises is the one error that ComfyUI shows; an answer it would repeat for each of the names. ComfyUI
+    passes the inputs that the signature names, and makes its own checks of ranges and choices on all others.
     """
 
-    def decorate(check: Callable[[Any, Inputs], None]) -> Callable[..., bool | str]:
-        def validate_inputs(cls: Any, **inputs: Any) -> bool | str:
-            try:
-                check(cls, {name: value for name, value in inputs.items() if value is not None})
-            except (ValueError, OSError) as error:
-                return str(error)
+    def decorate(check: Callable[[Any, Inputs], None]) -> Callable[..., bool]:
+        def validate_inputs(cls: Any, **inputs: Any) -> bool:
+            specs = {spec.id: spec for spec in cls.define_schema().inputs}
+            _check_choices(specs.values(), inputs)
+            check(cls, {name: value for name, value in inputs.items() if _readable(specs[name], value)})
             return True
 
         parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
@@ -31,3 +32,32 @@ def checked(*names: str) -> Callable[[Callable[[Any, Inputs], None]], Callable[.
         return validate_inputs
 
     return decorate
+
+
+def _readable(spec: io.Input, value: Any) -> bool:
+    """Whether there is a value, and not one that ComfyUI has refused already because it is no number."""
+    return value is not None and (isinstance(value, int) or not isinstance(spec, io.Int.Input))
+
+
+def _check_choices(specs: Iterable[io.Input], inputs: Inputs) -> None:
+    """Raises ValueError for a choice that is no text: ComfyUI converts other inputs to their type, but not these."""
+    for spec in specs:
+        value = inputs.get(spec.id)
+        if isinstance(spec, io.Combo.Input) and value is not None and not isinstance(value, str):
+            raise ValueError(f"{spec.id}: {value!r} is no text; choose an entry of the list")
+
+
+class Least(float):
+    """The least value of a Float input, which NaN is below too: ComfyUI compares, and lets NaN pass."""
+
+    def __gt__(self, value: float) -> bool:
+        return not value >= self
+
+
+def check_numbers(specs: Iterable[io.Input], inputs: Inputs) -> None:
+    """Raises ValueError for a number out of its input's range: ComfyUI does not look at those that are linked."""
+    for spec in specs:
+        if isinstance(spec, (io.Int.Input, io.Float.Input)) and spec.id in inputs:
+            value, low, high = inputs[spec.id], spec.min, spec.max
+            if not low <= value <= high:
+                raise ValueError(f"{spec.id}: {value} is out of range; choose {low} to {high}")

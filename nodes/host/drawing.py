@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,9 +18,9 @@ from torch import Tensor
 from ...unlearning_core.digests import digest
 from ...unlearning_core.metrics.cache import PictureCache
 from ...unlearning_core.metrics.plan import PromptSeed, check_measurable, pictures_at_once
+from .identity import model_identity
 from .model import empty_latent, encode_prompt
-from .traits import traits
-from .weights import stored_weights
+from .progress import Interruptible
 
 # Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.
 BATCHED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ddim", "ipndm", "deis", "uni_pc"}
@@ -49,8 +47,7 @@ class ComfyDrawing:
     sampling: KSamplerSettings
     on_step: Callable[[int], None]  # told after each sampling step for how many pictures it was
     encoded: dict[str, Any] = field(default_factory=dict)
-    digests: dict[int, str] = field(default_factory=dict)  # by the id of a network
-    identities: dict[int, str] = field(default_factory=dict)  # by the id of a MODEL
+    identities: dict[ModelPatcher, str] = field(default_factory=dict)
 
     def draw(self, model: ModelPatcher, prompt_seeds: Sequence[PromptSeed]) -> Tensor:
         """Pictures [len(prompt_seeds), H, W, 3] in 0..1 on the CPU."""
@@ -76,17 +73,13 @@ class ComfyDrawing:
 
     def identity(self, model: ModelPatcher) -> str:
         """The digest of the weights, and of everything on the MODEL that changes its pictures."""
-        if id(model) not in self.identities:
-            content = json.dumps([self._weights(model), traits(model)], sort_keys=True)
-            self.identities[id(model)] = hashlib.sha256(content.encode()).hexdigest()
-        return self.identities[id(model)]
+        if model not in self.identities:
+            self.identities[model] = model_identity(model)
+        return self.identities[model]
 
     def vae_digest(self) -> str:
         """Of the VAE's weights."""
-        network = self.vae.first_stage_model
-        if id(network) not in self.digests:
-            self.digests[id(network)] = digest(network.state_dict())
-        return self.digests[id(network)]
+        return digest(Interruptible(self.vae.first_stage_model.state_dict()))
 
     def surroundings(self, model: ModelPatcher) -> Mapping[str, Any]:
         """The device."""
@@ -96,13 +89,6 @@ class ComfyDrawing:
         """Raises ValueError for a picture size that `model` cannot draw, or below the `smallest` side in pixels."""
         ratio = model.get_model_object("latent_format").spacial_downscale_ratio
         check_measurable(self.sampling.width, self.sampling.height, ratio, smallest)
-
-    def _weights(self, model: ModelPatcher) -> str:
-        """The weights without the patches on them: clones of one model share them, and their digest."""
-        if id(model.model) not in self.digests:
-            sampling = model.get_model_object("model_sampling")
-            self.digests[id(model.model)] = digest(stored_weights(model), {"sigmas": sampling.sigmas})
-        return self.digests[id(model.model)]
 
     def _batches(self, prompt_seeds: Sequence[PromptSeed]) -> Iterator[list[PromptSeed]]:
         """Runs of pictures that can share a sampling run."""

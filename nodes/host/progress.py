@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
 from server import PromptServer
+from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ...unlearning_core.progress import Progress
 
@@ -21,7 +25,7 @@ def training_progress(node_id: str | None) -> Callable[[Progress], None]:
     bar = comfy.utils.ProgressBar(1)
 
     def on_progress(progress: Progress) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        end_if_cancelled()
         bar.update_absolute(progress.done, progress.total)
         if progress.loss is not None:
             figures = {"loss": progress.loss, **progress.figures}
@@ -35,7 +39,30 @@ def drawing_progress(sampling_steps: int) -> Callable[[int], None]:
     bar = comfy.utils.ProgressBar(sampling_steps)
 
     def on_step(count: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        end_if_cancelled()
         bar.update(count)
 
     return on_step
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the context, a cancelled run ends before the next layer of any network."""
+    handle = register_module_forward_pre_hook(end_if_cancelled)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Interruptible(dict[str, Tensor]):
+    """Tensors of which the next one is not given out when the user has cancelled the run."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        end_if_cancelled()
+        return super().__getitem__(name)
+
+
+def end_if_cancelled(*_: Any) -> None:
+    """Ends the run when the user cancels it; also as a hook of a module or of a gradient."""
+    comfy.model_management.throw_exception_if_processing_interrupted()

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
+from .progress import end_if_cancelled
+
 
 def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor:
     """PyTorch's attention in place of kernels that have no backward."""
@@ -62,4 +64,7 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 
 def _copy_input(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     # FLUX adds to its residual stream in place, and a norm keeps its input for backward.
-    return (inputs[0].clone(), *inputs[1:])
+    own = inputs[0].clone()
+    if own.requires_grad:
+        own.register_hook(end_if_cancelled)  # a backward pass takes longer than a forward pass
+    return (own, *inputs[1:])

@@ -41,7 +41,7 @@ LIBRARY = (
         "tiny.world",
     ),
     ("deltas", "changes", "patch"),
-    ("bank", "probes", "encodings"),
+    ("bank", "probes", "encodings", "kept"),
     ("methods",),
     ("train", "memory", "unlearn"),
     ("metrics",),

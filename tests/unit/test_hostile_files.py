@@ -176,7 +176,14 @@ def test_a_patch_has_tensors(file: Path) -> None:
 
 
 WRONG: dict[str, Any] = {"null": None, "number": 3, "truth": True, "text": "x", "list": [1], "dictionary": {"x": [1]}}
-ALLOWED = {"prediction": "text", "bits": "number", "settings": "dictionary", "integrity": "null dictionary", "format": "number", "method": "text"}
+ALLOWED = {
+    "prediction": "text",
+    "bits": "number",
+    "settings": "dictionary",
+    "integrity": "null dictionary",
+    "format": "number",
+    "method": "text",
+}
 TYPED = [
     (holder, name, kind)
     for holder, fields in (("", FIELDS), ("base", FIELDS["base"]))
