@@ -116,3 +116,15 @@ def test_the_digest_sees_every_bit() -> None:
     ]
     assert len({digest(weights), *map(digest, changed)}) == 5
     assert digest(weights, {}) != digest({}, weights)
+
+
+def test_a_new_cache_removes_what_killed_processes_left(tmp_path: Path) -> None:
+    left = tmp_path / "ab" / f".picture.safetensors.{'0f' * 16}.partial"
+    left.parent.mkdir()
+    left.write_text("half")
+    (tmp_path / "cd").write_text("no folder")
+    PictureCache(tmp_path)
+    assert left.exists()
+    os.utime(left, (0, 0))
+    PictureCache(tmp_path)
+    assert not left.exists()

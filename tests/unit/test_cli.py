@@ -76,7 +76,7 @@ def test_bad_input_is_one_line(
     assert "--judge clip needs --labels" in refused(command(folder, "--judge", "clip"), capsys)
     assert "CLIP model: 'nothing'" in refused(command(folder, "--clip", "nothing"), capsys)
     assert "squeezenet1_1_features.safetensors" in refused(command(folder, "--backbone", "squeeze"), capsys)
-    assert "File exists" in refused(command(folder, "--out", str(folder / "prompts.txt")), capsys)
+    assert "this is no folder" in refused(command(folder, "--out", str(folder / "prompts.txt")), capsys)
     assert "weights-inception" in refused(command(folder, "--fid"), capsys)
 
 

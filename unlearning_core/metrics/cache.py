@@ -31,7 +31,7 @@ class PictureCache:
         """`limit` in bytes."""
         self.folder = folder
         self.limit = limit
-        for written in folder.glob("??"):
+        for written in {path.parent for path in folder.glob("??/.*.partial")}:
             remove_leftovers(written)
         self._size = sum(path.stat().st_size for path in self._files())
 
