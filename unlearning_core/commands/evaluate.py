@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from ..files import read_text
+from ..hosts.texts import check_plain
 from ..metrics.backbones import BACKBONES
 from ..metrics.clip import SHIPPED
 from ..metrics.evaluation import Candidate, Evaluation, check_names, evaluate
-from ..metrics.forgetting import Domains, Judge
+from ..metrics.forgetting import Domains, Judge, target_of
 from ..metrics.lpips import Lpips
 from ..metrics.plan import Plan, check_measurable
 from ..metrics.quality import Networks, check_pictures
@@ -105,11 +106,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parse(args: argparse.Namespace) -> Request:
     """Reads the files that the arguments name. Raises FileNotFoundError for one that is
-    missing, ValueError for one that is wrong, or a bad number.
+    missing, ValueError for one that is wrong, a prompt in ComfyUI's syntax or unknown to the labels, or a bad number.
     """
     check_counts(args, "seeds", "forget_seeds", "steps")
     plan = Plan.of(*read_prompts(args.prompts), args.seed, args.seeds, args.forget_seeds)
     check_pictures(plan)
+    check_plain(plan.retain + plan.forget)
+    domains = read_domains(args.judge, args.labels)
+    if domains and plan.forget:
+        target_of(domains, plan.forget)
     patches = read_patches(args.patch)
     check_names(list(patches))
     return Request(
@@ -118,9 +123,7 @@ def parse(args: argparse.Namespace) -> Request:
         strength=args.strength,
         plan=plan,
         sampling=sampling_of(args),
-        instruments=Instruments(
-            args.backbone, args.clip, args.fid, args.judge, read_domains(args.judge, args.labels), args.models
-        ),
+        instruments=Instruments(args.backbone, args.clip, args.fid, args.judge, domains, args.models),
         out=args.out,
         cache=args.cache,
     )
@@ -135,6 +138,7 @@ def run(args: argparse.Namespace) -> None:
     request = parse(args)
     networks, lpips = load_networks(request.instruments, request.source.device)
     model = request.source.load()
+    model.check_prompts(request.plan.retain + request.plan.forget)
     for patch in request.patches.values():
         patch.check_base(model.weights(), model.changes())
     smallest = max(BACKBONES[name].smallest_side for name in ("alex", request.instruments.backbone))
