@@ -31,7 +31,8 @@ def check_encodings(model: DiffusionModel, prompts: Prompts) -> None:
             if twin is not None:
                 raise ValueError(
                     f"forget prompts: {quoted(forget)} encodes as {kind} {quoted(twin)} does, so no patch can "
-                    "tell them apart; reword one of them, and see that the text encoder knows its words and has its embeddings"
+                    "tell them apart; reword one of them, and see that the text encoder knows its words and has its "
+                    "embeddings"
                 )
 
 

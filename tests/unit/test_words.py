@@ -38,7 +38,8 @@ tree trees, potato potatoes, photo photos, tie ties, rose roses, oasis oases, th
 colour colors, harbour harbors, plough plows, dog DOG's, café cafes, matrix matrices, tableau tableaux, fish fishes,
 policewoman policewomen, grandchild grandchildren, gryphon gryphons, centre centers, movie movies, shoe shoes"""
 APART = """man woman, cat car, dog frog, house horse, bus bush, person personality, glass grass, bird beard, tree
-street, flower flour, mouse moss, ship sheep, city cite, table stable, road rod, plate plane, train rain, lake cake, cup cap"""
+street, flower flour, mouse moss, ship sheep, city cite, table stable, road rod, plate plane, train rain,
+lake cake, cup cap"""
 
 
 def pairs(text: str) -> list[list[str]]:
