@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .digests import tensors
 from .model import DiffusionModel
-from .prompts import Prompts, all_prompts
+from .prompts import Prompts, all_prompts, quoted
 
 TOLERANCE = 1e-5  # of the largest value: rows of one batch may take different kernels
 
@@ -23,15 +23,16 @@ def check_encodings(model: DiffusionModel, prompts: Prompts) -> None:
     encoded = {prompt: tensors([cond]) for prompt, cond in zip(asked, model.encode(asked), strict=True)}
     for prompt, parts in encoded.items():
         if not all(part.isfinite().all() for part in parts.values()):
-            raise ValueError(f"prompts: {prompt!r} encodes to NaN or infinity; correct the weights in it")
+            raise ValueError(f"prompts: {quoted(prompt)} encodes to NaN or infinity; correct the weights in it")
     for forget, overwrite in prompts.pairs:
         others = {"its overwrite prompt": [overwrite], "the empty prompt": [""], "a retain prompt": prompts.retain}
         for kind, texts in others.items():
             twin = next((text for text in texts if same_encoding(encoded[forget], encoded[text])), None)
             if twin is not None:
                 raise ValueError(
-                    f"forget prompts: {forget!r} encodes as {kind} {twin!r} does, so no patch can tell them apart; "
-                    "reword one of them, and see that the text encoder knows its words and has its embeddings"
+                    f"forget prompts: {quoted(forget)} encodes as {kind} {quoted(twin)} does, so no patch can "
+                    "tell them apart; reword one of them, and see that the text encoder knows its words and has its "
+                    "embeddings"
                 )
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import reprlib
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+from .words import forms
 
 ARROW = "=>"
 
@@ -37,6 +42,7 @@ DEFAULT_RETAIN = (  # everyday subjects and styles, far from each other
 SMALL_WORDS = ("a", "an", "the", "of", "in", "on", "at", "by", "with", "and", "to")
 KINDS_OF_PICTURE = ("photo", "photograph", "picture", "image", "portrait", "painting", "drawing", "style")
 NO_SUBJECT = {*SMALL_WORDS, *KINDS_OF_PICTURE}
+LONGEST = 100  # characters of a prompt in a message
 
 
 def lines(text: str) -> tuple[str, ...]:
@@ -45,7 +51,9 @@ def lines(text: str) -> tuple[str, ...]:
 
 
 def default_retain(forget: Sequence[str]) -> tuple[str, ...]:
-    """DEFAULT_RETAIN without the prompts that name a subject of a forget prompt, singular or plural."""
+    """DEFAULT_RETAIN without the prompts that name a subject of a forget prompt, in singular or plural, and in British
+    or American spelling.
+    """
     forgotten = set[str]().union(*map(_subjects, forget))
     exact = {prompt.casefold() for prompt in forget}
     return tuple(
@@ -54,12 +62,29 @@ def default_retain(forget: Sequence[str]) -> tuple[str, ...]:
 
 
 def _subjects(prompt: str) -> set[str]:
-    words = re.findall(r"\w+", prompt.casefold())
-    return {word.removesuffix("s") for word in words if word not in NO_SUBJECT}
+    """All forms of the words, and of neighbours as one word: `water colour` is watercolour."""
+    words = [word for word in re.findall(r"\w+", prompt.casefold()) if len(word) > 1 and word not in NO_SUBJECT]
+    return set[str]().union(*map(forms, [*words, *map("".join, pairwise(words))])) - NO_SUBJECT
+
+
+def quoted(prompt: str) -> str:
+    """A prompt for a message: in quotes, on one line, with its middle left out when it is long."""
+    shortening = reprlib.Repr()
+    shortening.maxstring = LONGEST
+    return shortening.repr(prompt)
+
+
+def check_characters(prompts: Iterable[str]) -> None:
+    """Raises ValueError for a prompt with a control character that is no space, or half of a surrogate pair."""
+    for prompt in prompts:
+        for character in prompt:
+            if unicodedata.category(character) in ("Cc", "Cs") and not character.isspace():
+                raise ValueError(f"prompt {quoted(prompt)}: {character!r} in it is no text; remove it")
 
 
 def check_measured(retain: Sequence[str], forget: Sequence[str]) -> None:
-    """Raises ValueError when there is nothing to measure, or a prompt is to be both kept and forgotten."""
+    """Raises ValueError when there is nothing to measure, a prompt is to be both kept and forgotten, or is no text."""
+    check_characters([*retain, *forget])
     if not retain:
         raise ValueError("retain prompts: empty; write at least one prompt that should stay as it was, one per line")
     _check_apart(forget, retain)
@@ -69,7 +94,7 @@ def _check_apart(forget: Sequence[str], retain: Sequence[str]) -> None:
     forgotten = {prompt.casefold() for prompt in forget}
     both = [prompt for prompt in retain if prompt.casefold() in forgotten]
     if both:
-        raise ValueError(f"retain prompts: {both[0]!r} is a forget prompt too; remove it from one of the two")
+        raise ValueError(f"retain prompts: {quoted(both[0])} is a forget prompt too; remove it from one of the two")
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,8 @@ class Prompts:
     """The prompts of one unlearning run.
 
     `overwrite` has one prompt for all forget prompts, or one for each; the empty prompt is a valid target. Raises
-    ValueError when there is no forget prompt, the counts do not match, or a prompt is to be forgotten and retained.
+    ValueError when there is no forget prompt, the counts do not match, a prompt is to be forgotten and retained, or is
+    no text.
     """
 
     forget: tuple[str, ...]
@@ -85,6 +111,7 @@ class Prompts:
     retain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_characters([*self.forget, *self.overwrite, *self.retain])
         if not self.forget or not all(self.forget):
             raise ValueError("forget prompts: empty; write at least one prompt to forget, one per line")
         if len(self.overwrite) not in (1, len(self.forget)):
@@ -96,9 +123,11 @@ class Prompts:
         circular = {prompt.casefold() for prompt in self.forget} & {prompt.casefold() for prompt in self.overwrite}
         same = [forget for forget, overwrite in self.pairs if forget.casefold() == overwrite.casefold()]
         if same:
-            raise ValueError(f"overwrite prompt: {same[0]!r} would be overwritten by itself; write another prompt")
+            raise ValueError(
+                f"overwrite prompt: {quoted(same[0])} would be overwritten by itself; write another prompt"
+            )
         if circular:
-            raise ValueError(f"overwrite prompt: {min(circular)!r} is to be forgotten too; write another prompt")
+            raise ValueError(f"overwrite prompt: {quoted(min(circular))} is to be forgotten too; write another prompt")
 
     @classmethod
     def parse(cls, forget: str, overwrite: str, retain: str) -> Prompts:

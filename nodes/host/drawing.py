@@ -126,11 +126,13 @@ def picture_cache(fresh: bool) -> PictureCache:
     return cache
 
 
-def batch_shape(cond: list[Any]) -> tuple[int, ...] | None:
-    """What must agree for two conditionings to share a batch; None when this one cannot."""
+def batch_shape(cond: list[Any]) -> tuple[torch.Size | None, ...] | None:
+    """What must agree for two conditionings to share a batch: tokens, pooled text. None when this one cannot."""
     [[tokens, extra], *more] = cond
-    plain = not more and set(extra) <= {"pooled_output"}
-    return tuple(tokens.shape) if plain else None
+    if more or not set(extra) <= {"pooled_output"}:
+        return None
+    pooled = extra.get("pooled_output")
+    return tokens.shape, None if pooled is None else pooled.shape
 
 
 def joined(conds: list[list[Any]]) -> list[Any]:

@@ -13,6 +13,7 @@ import comfy.sampler_helpers
 import comfy.samplers
 import comfy.utils
 import torch
+from comfy.conds import CONDRegular
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from ...unlearning_core.model import check_size
 from .training import differentiable_attention, training_mode
 from .traits import fingerprint
 from .weights import patch_places
+
+Inputs = dict[str, CONDRegular]  # what the network reads of one prompt, by its argument's name
 
 
 class ComfyModel:
@@ -35,7 +38,7 @@ class ComfyModel:
         self.places = patch_places(private)
         self.checkpointing = False  # whether training saves memory by computing activations twice
         self._encoded: dict[str, Any] = {}
-        self._model_conds: dict[tuple[int, torch.Size], dict[str, Any]] = {}
+        self._model_conds: dict[tuple[int, torch.Size], Inputs] = {}
 
     @property
     def device(self) -> torch.device:
@@ -55,18 +58,30 @@ class ComfyModel:
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning, through ComfyUI's own
         `apply_model`; differentiable.
+
+        Prompts that ComfyUI would not join, such as those of unequal token counts, go through it group by group.
         """
-        joined = comfy.samplers.cond_cat([self._conds_for(cond, x) for cond in conds])
+        inputs = [self._conds_for(cond, x) for cond in conds]
+        groups = concatenable(inputs)
+        if len(groups) == 1:
+            return self._apply(x, sigma, inputs)
+        parts = [self._apply(x[group], sigma[group], [inputs[row] for row in group]) for group in groups]
+        order = torch.tensor([row for group in groups for row in group], device=x.device)
+        return torch.cat(parts)[order.argsort()]
+
+    def _apply(self, x: Tensor, sigma: Tensor, inputs: Sequence[Inputs]) -> Tensor:
+        """As `predict_x0`, of inputs that can be concatenated."""
+        joined = comfy.samplers.cond_cat(inputs)
         batch = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in joined.items()}
         options = {
             **self.patcher.model_options["transformer_options"],
             "optimized_attention_override": differentiable_attention,
-            "cond_or_uncond": [0] * len(conds),
+            "cond_or_uncond": [0] * len(inputs),
             "sigmas": sigma,
         }
         return self.patcher.model.apply_model(x, sigma, transformer_options=options, **batch)
 
-    def _conds_for(self, cond: Any, x: Tensor) -> dict[str, Any]:
+    def _conds_for(self, cond: Any, x: Tensor) -> Inputs:
         """The model's own inputs for one prompt and this latent size, such as pooled text and size embeddings."""
         key = (id(cond), x.shape[1:])
         if key not in self._model_conds:
@@ -74,7 +89,7 @@ class ComfyModel:
         return self._model_conds[key]
 
     @torch.no_grad()
-    def _make_conds(self, cond: Any, like: Tensor) -> dict[str, Any]:
+    def _make_conds(self, cond: Any, like: Tensor) -> Inputs:
         entries = comfy.samplers.encode_model_conds(
             self.patcher.model.extra_conds,
             comfy.sampler_helpers.convert_cond(cond),
@@ -137,6 +152,19 @@ class ComfyModel:
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
         return self.module(name), f"{name.rpartition('.')[2]}_function"
+
+
+def concatenable(inputs: Sequence[Inputs]) -> list[list[int]]:
+    """The rows of `inputs` in groups that ComfyUI's sampler would put into one batch, in the order of their first."""
+    groups: list[list[int]] = []
+    for row, entry in enumerate(inputs):
+        fitting = (group for group in groups if comfy.samplers.cond_equal_size(inputs[group[0]], entry))
+        group = next(fitting, None)
+        if group is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return groups
 
 
 def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:

@@ -13,6 +13,8 @@ import checkpoints
 import pipelines
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from unlearning_core.bank import Batch, bank_sources, make_bank
@@ -35,6 +37,7 @@ from unlearning_core.unlearn import new_deltas, unlearn
 Pack = Callable[[str], ModuleType]
 FAMILIES = ["sd15", "sd21", "sdxl", "sd3", "flux"]
 PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a car",))
+LENGTHS = (77, 90, 154, 231)  # 90 and the others have no small common multiple
 TEXTS = ["a cat face", "a dog face", "a car", ""]
 SETTINGS = Settings(width=64, height=64, runs=2, run_steps=3, batch_size=2, weights="cross_attention_kv")
 UNETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -106,6 +109,14 @@ def comfy_host(pack: Pack, model: Any, host: DiffusersModel) -> Iterator[Any]:
 def comfy_model(pack: Pack, model: Any, host: DiffusersModel) -> Iterator[Any]:
     with comfy_host(pack, model, host) as opened:
         yield opened
+
+
+def with_lengths(comfy_model: Any) -> None:
+    """Prompts such as "154", whose conditioning has so many tokens."""
+    [[tokens, extra]] = comfy_model._encoded["a car"]
+    for length in LENGTHS:
+        random = torch.randn(1, length, tokens.shape[2], generator=torch.Generator().manual_seed(length))
+        comfy_model._encoded.setdefault(str(length), [[random, extra]])
 
 
 def chosen(host: Any) -> list[str]:
@@ -193,6 +204,25 @@ class TestHosts:
             finally:
                 host.pipeline.unload_lora_weights()
         assert torch.equal(predicted(host, host), base)
+
+    @given(lengths=st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=5))
+    @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_prompts_of_unequal_length_predict_as_one_by_one(
+        self, comfy_model: Any, host: DiffusersModel, lengths: list[int]
+    ) -> None:
+        with_lengths(comfy_model)
+        x = torch.randn(len(lengths), host.channels, 8, 8, generator=torch.Generator().manual_seed(2))
+        sigma, conds = torch.linspace(0.2, 0.9, len(x)), comfy_model.encode([str(length) for length in lengths])
+        with torch.no_grad():
+            together = comfy_model.predict_x0(x, sigma, conds)
+            alone = [comfy_model.predict_x0(*row) for row in zip(x.split(1), sigma.split(1), zip(conds), strict=True)]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+    def test_prompts_of_unequal_length_train(self, comfy_model: Any) -> None:
+        with_lengths(comfy_model)
+        prompts = Prompts(("154", "77"), ("90",), ("231",))
+        patch = unlearn(comfy_model, Ovw(help_weight=1.0), prompts, replace(SETTINGS, steps=1, batch_size=4))
+        assert all(change.isfinite().all() and change.any() for change in patch.changes().values())
 
     def test_esd_at_eta_one_has_its_closed_form(self, host: DiffusersModel) -> None:
         """Two unconditional predictions less the conditional one, in what the network itself predicts."""

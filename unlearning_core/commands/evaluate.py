@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from ..files import check_writable, read_text
+from ..hosts.texts import check_plain
 from ..metrics.backbones import BACKBONES
 from ..metrics.clip import SHIPPED
 from ..metrics.evaluation import Candidate, Evaluation, check_names, evaluate
-from ..metrics.forgetting import Domains, Judge
+from ..metrics.forgetting import Domains, Judge, target_of
 from ..metrics.lpips import Lpips
 from ..metrics.plan import Plan, check_measurable
 from ..metrics.quality import Networks, check_pictures
@@ -105,11 +106,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parse(args: argparse.Namespace) -> Request:
     """Reads the files that the arguments name. Raises FileNotFoundError for one that is
-    missing, ValueError for one that is wrong, a bad number, or a folder that cannot be written to.
+    missing, ValueError for one that is wrong, a prompt in ComfyUI's syntax or unknown to the labels, a bad number, or a
+    folder that cannot be written to.
     """
     check_counts(args, "seeds", "forget_seeds", "steps")
     plan = Plan.of(*read_prompts(args.prompts), args.seed, args.seeds, args.forget_seeds)
     check_pictures(plan)
+    check_plain(plan.retain + plan.forget)
+    domains = read_domains(args.judge, args.labels)
+    if domains and plan.forget:
+        target_of(domains, plan.forget)
     patches = read_patches(args.patch)
     check_names(list(patches))
     for folder in filter(None, (args.out, args.cache)):
@@ -120,9 +126,7 @@ def parse(args: argparse.Namespace) -> Request:
         strength=args.strength,
         plan=plan,
         sampling=sampling_of(args),
-        instruments=Instruments(
-            args.backbone, args.clip, args.fid, args.judge, read_domains(args.judge, args.labels), args.models
-        ),
+        instruments=Instruments(args.backbone, args.clip, args.fid, args.judge, domains, args.models),
         out=args.out,
         cache=args.cache,
     )
@@ -137,6 +141,7 @@ def run(args: argparse.Namespace) -> None:
     request = parse(args)
     networks, lpips = load_networks(request.instruments, request.source.device)
     model = request.source.load()
+    model.check_prompts(request.plan.retain + request.plan.forget)
     for patch in request.patches.values():
         patch.check_base(model.fingerprint())
     smallest = max(BACKBONES[name].smallest_side for name in ("alex", request.instruments.backbone))

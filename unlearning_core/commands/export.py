@@ -108,8 +108,10 @@ def _picture_error(request: Request, converted: UnlearningPatch) -> str:
     assert request.source is not None
     model, measurement = request.source.load(), request.measurement
     request.patch.check_base(model.fingerprint())
+    prompts = request.patch.record.retain or [""]
+    model.check_prompts(prompts)
     seeds = range(measurement.seed, measurement.seed + measurement.count)
-    prompt_seeds = prompt_seeds_of(request.patch.record.retain or [""], seeds)
+    prompt_seeds = prompt_seeds_of(prompts, seeds)
     distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling)
     settings = settings_line(measurement.sampling.settings())
     return f"error in integrity loss: {distance:.4f} (LPIPS alex, {len(prompt_seeds)} pictures, {settings}, float32)"

@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..hosts.texts import check_plain
 from ..methods import METHODS, Method
 from ..model import SELECTIONS
 from ..progress import Progress
-from ..prompts import Prompts
+from ..prompts import Prompts, all_prompts
 from ..train import Settings
 from ..unlearn import check_settings, unlearn
 from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
@@ -58,6 +59,7 @@ def parse(args: argparse.Namespace) -> Request:
     settings = Settings(**{**chosen, "weights": args.weights or method.weights})
     check_settings(method, settings)
     check_patch_file(args.out)
+    check_plain(all_prompts(prompts))
     return Request(model_source(args), method, prompts, settings, args.out)
 
 

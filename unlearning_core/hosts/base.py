@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from ..fingerprint import Fingerprint
 from ..model import check_size
 from ..patch import UnlearningPatch
+from .texts import Window, check_plain, check_windows
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -57,9 +58,24 @@ class DiffusersModel(ABC):
     def patch_name(name: str) -> str:
         """The patch name of a parameter."""
 
-    @abstractmethod
     def encode(self, prompts: Sequence[str]) -> list[Text]:
-        """One conditioning for each prompt."""
+        """One conditioning for each prompt. Raises ValueError as `check_prompts`."""
+        self.check_prompts(prompts)
+        return self.encoded(prompts)
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raises ValueError for a prompt in ComfyUI's syntax, or one that is longer than what the model reads."""
+        check_plain(prompts)
+        check_windows(prompts, self.windows)
+
+    @property
+    @abstractmethod
+    def windows(self) -> list[Window]:
+        """What reads the tokens that the network sees."""
+
+    @abstractmethod
+    def encoded(self, prompts: Sequence[str]) -> list[Text]:
+        """One conditioning for each prompt, of those that `check_prompts` lets through."""
 
     @abstractmethod
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:

@@ -9,19 +9,26 @@ from torch import Tensor
 
 from .base import Text
 from .flow import FlowModel
+from .texts import Window
 
 GUIDANCE = 3.5  # ComfyUI's value when no node sets another
+T5_TOKENS = 256  # as ComfyUI pads them at least
 RESOLUTION = 10_000  # noise levels in ComfyUI's table
 
 
 class Flux(FlowModel):
     """FluxPipeline."""
 
+    @property
+    def windows(self) -> list[Window]:
+        """T5's. Of CLIP the network sees the pooled text alone, which is the first 77 tokens' in ComfyUI too."""
+        return [Window(self.pipeline.tokenizer_2, T5_TOKENS)]
+
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> list[Text]:
-        """T5 tokens [256, D] and CLIP's pooled text of each prompt."""
+    def encoded(self, prompts: Sequence[str]) -> list[Text]:
+        """T5 tokens [T5_TOKENS, D] and CLIP's pooled text of each prompt."""
         tokens, pooled, _ = self.pipeline.encode_prompt(
-            list(prompts), None, device=self.device, max_sequence_length=256
+            list(prompts), None, device=self.device, max_sequence_length=T5_TOKENS
         )
         return [Text(*row) for row in zip(tokens.float(), pooled.float(), strict=True)]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .base import Text
 from .flow import FlowModel
+from .texts import Window
 
 T5_TOKENS = 77  # as ComfyUI pads them, and as the model was trained
 
@@ -16,8 +17,14 @@ T5_TOKENS = 77  # as ComfyUI pads them, and as the model was trained
 class StableDiffusion3(FlowModel):
     """StableDiffusion3Pipeline."""
 
+    @property
+    def windows(self) -> list[Window]:
+        """Both CLIP encoders', and T5's where the pipeline has it."""
+        clips = [Window(each, each.model_max_length) for each in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)]
+        return clips if self.pipeline.text_encoder_3 is None else [*clips, Window(self.pipeline.tokenizer_3, T5_TOKENS)]
+
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> list[Text]:
+    def encoded(self, prompts: Sequence[str]) -> list[Text]:
         """CLIP and T5 tokens [77 + T5_TOKENS, D] and the pooled text of each prompt."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(
             list(prompts),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..names import unet_name
 from .base import DiffusersModel, Text
+from .texts import Window
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -39,8 +40,13 @@ class StableDiffusion(DiffusersModel):
         """kohya's name."""
         return unet_name(name)
 
+    @property
+    def windows(self) -> list[Window]:
+        """CLIP's."""
+        return [Window(self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)]
+
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> list[Text]:
+    def encoded(self, prompts: Sequence[str]) -> list[Text]:
         """CLIP tokens [77, D] of each prompt."""
         tokens, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)
         return [Text(row) for row in tokens.float()]
@@ -80,8 +86,13 @@ class StableDiffusion(DiffusersModel):
 class StableDiffusionXL(StableDiffusion):
     """StableDiffusionXLPipeline."""
 
+    @property
+    def windows(self) -> list[Window]:
+        """Both encoders'."""
+        return [Window(each, each.model_max_length) for each in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)]
+
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> list[Text]:
+    def encoded(self, prompts: Sequence[str]) -> list[Text]:
         """Tokens [77, D] of both encoders side by side, and the pooled text of each prompt."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(
             list(prompts), device=self.device, do_classifier_free_guidance=False

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from ..prompts import quoted
 from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, chunks, drawn
 
 Domains = Mapping[str, Sequence[str]]  # domain -> its labels
@@ -104,7 +105,8 @@ def target_of(domains: Domains, forget: Sequence[str]) -> Target:
             return Target(domain, label)
     known = "; or one of ".join(", ".join(labels) for labels in domains.values())
     raise ValueError(
-        f"the forget prompts {list(forget)} share nothing that the judge knows: name one of {known}, in all of them"
+        f"the forget prompts {', '.join(map(quoted, forget))} share nothing that the judge knows: name one of "
+        f"{known}, in all of them"
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import Cond, DiffusionModel, noise_prediction
+from ..prompts import quoted
 from .clip import Clip
 from .forgetting import Domains
 from .plan import batches, pictures_at_once
@@ -27,7 +28,8 @@ def parse_domains(text: str) -> dict[str, tuple[str, ...]]:
         labels = tuple(dict.fromkeys(label.strip() for label in listed.split(",") if label.strip()))
         if "{}" not in caption or len(labels) < 2:
             raise ValueError(
-                f"labels: {line!r} is not of the form 'a photo of a {{}}: cat, dog, horse', with two labels or more"
+                f"labels: {quoted(line)} is not of the form 'a photo of a {{}}: cat, dog, horse', with two labels "
+                "or more"
             )
         domains[caption.strip()] = labels
     if not domains:

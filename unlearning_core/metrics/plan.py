@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..model import check_size
-from ..prompts import check_measured
+from ..prompts import check_measured, quoted
 from ..sampling import SEEDS, batch_size
 
 PromptSeed = tuple[str, int]  # which picture
@@ -93,7 +93,7 @@ def drawn(draw: Draw, prompt_seeds: Sequence[PromptSeed], model: str) -> Tensor:
     for (prompt, seed), picture in zip(prompt_seeds, pictures, strict=True):
         if not picture.isfinite().all():
             raise ValueError(
-                f"{model}: its picture of {prompt!r} with seed {seed} has NaN or infinite values; "
+                f"{model}: its picture of {quoted(prompt)} with seed {seed} has NaN or infinite values; "
                 "draw with another precision, sampler or cfg, or train with a lower learning rate"
             )
     return pictures
