@@ -47,10 +47,19 @@ class ComfyModel:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Any]:
-        """ComfyUI's conditioning of each prompt; one that was encoded before is kept."""
+        """ComfyUI's conditioning of each prompt; one that was encoded before is kept.
+
+        Raises ValueError for a CLIP whose hooks make a prompt another one on the way.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded]
         for prompt in new:
-            self._encoded[prompt] = encode_prompt(self.clip, prompt)
+            [[_, extra], *later] = cond = encode_prompt(self.clip, prompt)
+            if later or extra.get("hooks"):
+                raise ValueError(
+                    "clip: it carries hooks, which change with the sampling steps; connect the CLIP from before the "
+                    "node that adds them"
+                )
+            self._encoded[prompt] = cond
         if new:  # the text encoder may have taken the model's place on the device
             comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         return [self._encoded[prompt] for prompt in prompts]
