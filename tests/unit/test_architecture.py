@@ -32,6 +32,7 @@ LIBRARY = (
         "names",
         "options",
         "prompts",
+        "words",
         "progress",
         "registry",
         "typed",
