@@ -16,6 +16,8 @@ T5_TOKENS = 77  # as ComfyUI pads them, and as the model was trained
 class StableDiffusion3(FlowModel):
     """StableDiffusion3Pipeline."""
 
+    resolution = 1000
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Text]:
         """CLIP and T5 tokens [77 + T5_TOKENS, D] and the pooled text of each prompt."""
@@ -28,11 +30,6 @@ class StableDiffusion3(FlowModel):
             max_sequence_length=T5_TOKENS,
         )
         return [Text(*row) for row in zip(tokens.float(), pooled.float(), strict=True)]
-
-    @property
-    def training_sigmas(self) -> Tensor:
-        """The scheduler's noise levels, rising."""
-        return self.pipeline.scheduler.sigmas.flip(0).to(self.device, torch.float32)
 
     def velocity(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """The transformer's prediction; its timestep is 1000 sigma."""
