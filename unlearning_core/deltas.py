@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .names import TRANSFORMER
+from .names import TRANSFORMER, loras_reach
 
 
 class FullDelta(nn.Module):
@@ -101,17 +101,35 @@ def low_rank_tensors(name: str, up: Tensor, down: Tensor, scale: float = 1.0) ->
 def make_deltas(
     weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device, scale: float = 1.0
 ) -> dict[str, Delta]:
-    """Zero deltas on `device` for `weights`: full ones for rank 0, else LoRA pairs for those that are matrices.
+    """Zero deltas on `device` for `weights`: full ones for rank 0, else LoRA pairs for `low_rank_part` of them.
 
-    Raises ValueError when rank > 0 and none of the weights is a matrix.
+    Raises ValueError when rank > 0 and a LoRA can hold none of the weights.
     """
     if rank == 0:
         return {name: FullDelta(weight, device) for name, weight in weights.items()}
     generator = torch.Generator().manual_seed(seed)
-    matrices = {name: weight for name, weight in weights.items() if weight.ndim >= 2}
+    matrices = low_rank_part(weights)
     if not matrices:
-        raise ValueError("rank: the selected weights are all vectors, which have no low rank; set rank to 0")
-    return {
-        name: LowRankDelta(weight, min(rank, weight.shape[0], weight[0].numel()), device, generator, scale)
-        for name, weight in matrices.items()
-    }
+        raise ValueError(f"rank: nothing is left to train; {left_out(weights)}; set rank to 0")
+    rank = min(rank, highest_rank(matrices))
+    return {name: LowRankDelta(weight, rank, device, generator, scale) for name, weight in matrices.items()}
+
+
+def low_rank_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, or changes of them, that a LoRA can hold: matrices and convolutions that every loader finds."""
+    return {name: tensor for name, tensor in tensors.items() if tensor.ndim >= 2 and loras_reach(name)}
+
+
+def left_out(tensors: Mapping[str, Tensor]) -> str:
+    """What is not in `low_rank_part`, and why; empty when all is in it."""
+    vectors = sum(tensor.ndim < 2 for tensor in tensors.values())
+    lost = [name.removesuffix(".weight") for name, tensor in tensors.items() if tensor.ndim >= 2]
+    lost = sorted(layer for layer in lost if not loras_reach(f"{layer}.weight"))
+    reasons = [f"{vectors} biases and norms, which have no low rank"] if vectors else []
+    reasons += [f"{', '.join(lost)}, which diffusers does not find in LoRA files"] if lost else []
+    return f"a LoRA leaves out {'; and '.join(reasons)}" if reasons else ""
+
+
+def highest_rank(matrices: Mapping[str, Tensor]) -> int:
+    """Of any of the matrices; a file's pairs have one rank, because diffusers mixes up the alphas of several."""
+    return max(min(len(matrix), matrix[0].numel()) for matrix in matrices.values())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .deltas import full_tensors, low_rank_tensors
+from .deltas import full_tensors, highest_rank, left_out, low_rank_part, low_rank_tensors
 from .files import check_writable, write_atomically
 from .hosts.base import DiffusersModel
 from .hosts.pictures import draw
@@ -26,25 +27,36 @@ def to_full(patch: UnlearningPatch) -> UnlearningPatch:
 def to_low_rank(patch: UnlearningPatch, rank: int) -> UnlearningPatch:
     """The nearest changes of rank `rank` at most, by singular value decomposition (Eckart and Young 1936).
 
-    Changes of biases and norms are left out: they have no low rank, and diffusers refuses LoRA files that hold them.
-    Raises ValueError when rank is below 1, or the patch changes nothing else.
+    Left out is what `low_rank_part` leaves out. Raises ValueError when rank is below 1, or nothing would be left.
     """
     if rank < 1:
         raise ValueError(f"rank: {rank}; must be 1 or more")
-    matrices = {name: change for name, change in patch.changes().items() if change.ndim >= 2}
+    changes = patch.changes()
+    matrices = low_rank_part(changes)
     if not matrices:
-        raise ValueError("rank: the patch changes vectors only, which have no low rank; export it with --full")
-    return _with(patch, [low_rank_tensors(name, *factors(change, rank)) for name, change in matrices.items()], rank)
+        raise ValueError(f"rank: nothing of the patch is left; {left_out(changes)}; export it with --full")
+    pairs = min(rank, highest_rank(matrices))
+    return _with(patch, [low_rank_tensors(name, *factors(change, pairs)) for name, change in matrices.items()], rank)
 
 
 def factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """up [out, r, ...] and down [r, in, ...] of a change [out, in, ...], r the rank or the change's smaller side."""
+    """up [out, rank, ...] and down [rank, in, ...] of a change [out, in, ...]; zero beyond its smaller side."""
     u, s, v = torch.linalg.svd(change.flatten(1).double(), full_matrices=False)
-    rank = min(rank, len(s))
-    root = s[:rank].sqrt()
-    up, down = u[:, :rank] * root, root[:, None] * v[:rank]
-    up = up.view(*up.shape, *[1] * (change.ndim - 2))
-    return up.float().contiguous(), down.view(rank, *change.shape[1:]).float().contiguous()
+    up, down = change.new_zeros(len(change), rank), change.new_zeros(rank, change[0].numel())
+    kept = min(rank, len(s))
+    root = s[:kept].sqrt()
+    up[:, :kept], down[:kept] = u[:, :kept] * root, root[:, None] * v[:kept]
+    return up.view(*up.shape, *[1] * (change.ndim - 2)), down.view(rank, *change.shape[1:])
+
+
+def lost_layers(patch: UnlearningPatch) -> str:
+    """What `to_low_rank` leaves out at any rank, why, and its share of the change's norm; empty when nothing."""
+    changes = patch.changes()
+    reason = left_out(changes)
+    if not reason:
+        return ""
+    kept = replace(patch, tensors=_joined(full_tensors(*item) for item in low_rank_part(changes).items()))
+    return f"{reason}: {weight_error(patch, kept):.3g} of the change's norm"
 
 
 def weight_error(patch: UnlearningPatch, other: UnlearningPatch) -> float:
@@ -94,4 +106,8 @@ def check_new(folder: Path) -> None:
 def _with(patch: UnlearningPatch, tensors: list[dict[str, Tensor]], rank: int) -> UnlearningPatch:
     settings = {**patch.record.settings, "rank": rank, "alpha": 0.0}
     record = replace(patch.record, settings=settings, integrity=None)
-    return UnlearningPatch({key: tensor for part in tensors for key, tensor in part.items()}, record)
+    return UnlearningPatch(_joined(tensors), record)
+
+
+def _joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: tensor for part in parts for key, tensor in part.items()}

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 TRANSFORMER = "transformer."  # of DiTs; diffusers reads names with this prefix in peft's style only, without alpha
+UNET = "lora_unet_"
+
+# kohya's names have "_" for ".", and diffusers' loaders since 0.34 find the layers within blocks alone again: conv_in,
+# conv_out and time_embedding are lost in some of them, add_embedding in all.
+_WITHIN_BLOCKS = re.compile(
+    r"(down_blocks_\d+|mid_block|up_blocks_\d+)_("
+    r"resnets_\d+_(conv\d|conv_shortcut|time_emb_proj)|"
+    r"(down|up)samplers_\d+_conv|"
+    r"attentions_\d+_(proj_in|proj_out|transformer_blocks_\d+_(attn\d_to_(q|k|v|out_0)|ff_net_\d+(_proj)?))"
+    r")\.weight"
+)
 
 
 def unet_name(name: str) -> str:
@@ -11,7 +24,7 @@ def unet_name(name: str) -> str:
     ComfyUI, A1111, Forge and diffusers read it.
     """
     module, _, kind = name.rpartition(".")
-    return f"lora_unet_{module.replace('.', '_')}.{kind}"
+    return f"{UNET}{module.replace('.', '_')}.{kind}"
 
 
 def transformer_name(name: str) -> str:
@@ -20,3 +33,8 @@ def transformer_name(name: str) -> str:
     ComfyUI and diffusers read it for SD3 and FLUX, Forge for FLUX; A1111 knows neither family by these names.
     """
     return f"{TRANSFORMER}{name}"
+
+
+def loras_reach(name: str) -> bool:
+    """Whether every LoRA loader that reads a matrix's kind of names finds its layer by this patch name."""
+    return not name.startswith(UNET) or bool(_WITHIN_BLOCKS.fullmatch(name.removeprefix(UNET)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from . import __version__
 from .bank import NO_LATENTS, Bank, UserLatents, bank_sources, make_bank
-from .deltas import Delta, make_deltas
+from .deltas import Delta, left_out, make_deltas
 from .encodings import check_encodings
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method, name_of
@@ -21,6 +22,8 @@ from .probes import text_inputs
 from .progress import OnProgress, Reporter
 from .prompts import Prompts, all_prompts, held_prompts
 from .train import Settings, train
+
+log = logging.getLogger(__name__)
 
 
 def unlearn(
@@ -50,6 +53,8 @@ def unlearn(
         calls = sum(source.calls(settings.sampling) for source in sources)
         report = Reporter(on_progress, calls + method.preparation + settings.steps)
         deltas = new_deltas(model, settings)
+        if settings.rank and (lost := left_out(selected_weights(model, settings))):
+            log.warning("rank: %s; rank 0 trains all", lost)
         bank = make_bank(model, sources, settings.sampling, report)
         fit(method, new_training(model, bank, deltas, settings, base, report))
         tensors = lora_tensors(deltas)
@@ -129,9 +134,14 @@ def fit(method: GradientMethod, training: Training) -> None:
 
 def new_deltas(model: DiffusionModel, settings: Settings) -> dict[str, Delta]:
     """Untrained deltas of the selected weights. Raises ValueError when the model lacks them, or rank does not fit."""
-    weights = model.weights()
-    chosen = {name: weights[name] for name in select(list(weights), settings.weights)}
+    chosen = selected_weights(model, settings)
     return make_deltas(chosen, settings.rank, settings.seed, model.device, settings.lora_scale)
+
+
+def selected_weights(model: DiffusionModel, settings: Settings) -> dict[str, Tensor]:
+    """The weights to train, by patch name. Raises ValueError when the model lacks them."""
+    weights = model.weights()
+    return {name: weights[name] for name in select(list(weights), settings.weights)}
 
 
 def lora_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:

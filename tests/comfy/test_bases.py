@@ -89,13 +89,17 @@ def loaded(model: Any, file: dict[str, Tensor], strength: float = 1.0) -> Any:
     return comfy.sd.load_lora_for_models(model, None, dict(file), strength, 0.0)[0]
 
 
+def adapted(file: Callable[[], dict[str, Tensor]]) -> Callable[[Any, Any], Any]:
+    return lambda model, other: loaded(model, file(), -0.6)
+
+
 def merged(node: str, *models: Any, **options: Any) -> Any:
     return extras("nodes_model_merging", node)(*models, **options)
 
 
 # Each puts a change of weights on `model`; `other` is another checkpoint.
 WAYS: dict[str, Callable[[Any, Any], Any]] = {
-    **{kind: lambda m, o, f=f: loaded(m, f(), -0.6) for kind, f in LORAS.items()},
+    **{kind: adapted(file) for kind, file in LORAS.items()},
     "merge": lambda m, o: merged("ModelMergeSimple", m, o, ratio=0.5),
     "merge with itself": lambda m, o: merged("ModelMergeSimple", m, m, ratio=0.5),
     "merge of merges": lambda m, o: merged(

@@ -288,6 +288,17 @@ def test_training_on_a_base_of_lower_precision(pack: Pack, comfyui_path: Path, d
     assert all(change.isfinite().all() and change.any() for change in trained.values())
 
 
+def test_zero_terminal_snr_has_comfyuis_levels(pack: Pack, comfyui_path: Path) -> None:
+    import comfy.model_sampling
+
+    pipeline = pipelines.make_pipeline("sd21", comfyui_path)
+    levels = comfy.model_sampling.rescale_zero_terminal_snr_sigmas(host_of(pipeline).training_sigmas)
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, rescale_betas_zero_snr=True)
+    ours = host_of(pipeline).training_sigmas
+    torch.testing.assert_close(ours, levels, rtol=1e-3, atol=0)
+    assert ours[-1] == levels[-1]
+
+
 def test_single_file_is_what_comfyui_loads(pack: Pack, comfyui_path: Path, tmp_path: Path) -> None:
     """One checkpoint, read by either's own code with its text encoder: the same names, weights and predictions."""
     import comfy.sd

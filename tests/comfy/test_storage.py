@@ -161,6 +161,9 @@ def test_quantized_weights_are_dequantized_for_training(pack: Pack, clip: Any, k
 class Packed(Tensor):
     """Bytes in a loader's own format, which says that it has the shape of what they stand for."""
 
+    real_shape: tuple[int, ...]
+    scale: Tensor
+
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]
         return torch.Size(self.real_shape)

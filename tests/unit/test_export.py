@@ -59,6 +59,21 @@ def test_alpha_is_in_the_file(tmp_path: Path) -> None:
     torch.testing.assert_close(change, 0.5 * up @ down)
 
 
+def test_layers_that_a_lora_leaves_out_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*TRAIN, "--steps", "1", "--rank", "2", "--weights", "all", "--out", str(tmp_path / "lora.safetensors")])
+    lost = "lora_unet_time_embedding_linear_1, lora_unet_time_embedding_linear_2, which diffusers does not find"
+    assert lost in caplog.text
+    main([*TRAIN, "--steps", "1", "--weights", "all", "--out", str(tmp_path / "full.safetensors")])
+    main(["export", str(tmp_path / "full.safetensors"), str(tmp_path / "low.safetensors"), "--rank", "1000"])
+    # At full rank, what is left out is all that is lost.
+    printed = capsys.readouterr().out
+    found = re.search(rf"{lost} in LoRA files: (\S+) of the change's norm\nerror in weights: (\S+) of", printed)
+    assert found
+    assert 0 < float(found[1]) == pytest.approx(float(found[2]), rel=1e-2)
+
+
 def test_full_rank_is_the_same_change(matrices: Path) -> None:
     patch = UnlearningPatch.load(matrices)
     low_rank = to_low_rank(patch, 10_000)
@@ -71,7 +86,7 @@ def test_full_rank_is_the_same_change(matrices: Path) -> None:
 def test_convolutions_have_a_low_rank_too() -> None:
     change = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
     up, down = factors(change, 8)
-    assert (up.shape, down.shape) == ((6, 6, 1, 1), (6, 5, 3, 3))
+    assert (up.shape, down.shape) == ((6, 8, 1, 1), (8, 5, 3, 3))
     torch.testing.assert_close(low_rank_product(up, down), change)
 
 

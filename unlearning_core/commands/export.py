@@ -86,7 +86,7 @@ def parse(args: argparse.Namespace) -> Request:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the file or folder and prints what the conversion lost."""
-    from ..export import merge, to_full, to_low_rank, weight_error
+    from ..export import lost_layers, merge, to_full, to_low_rank, weight_error
 
     request = parse(args)
     if request.merge:
@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> None:
         merge(request.source.load(), request.patch, request.strength, request.out)
         return
     converted = to_full(request.patch) if request.rank is None else to_low_rank(request.patch, request.rank)
+    if request.rank is not None and (lost := lost_layers(request.patch)):
+        print(lost)
     print(f"error in weights: {weight_error(request.patch, converted):.3g} of the change's norm")
     if request.measurement.count:
         print(_picture_error(request, converted))

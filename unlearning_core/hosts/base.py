@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from ..fingerprint import Fingerprint
 from ..model import check_size
 from ..patch import UnlearningPatch
+from .network import check_network
 from .texts import Window, check_plain, check_windows
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ class Text(NamedTuple):
 
 
 class DiffusersModel(ABC):
-    """A `DiffusionModel` over a pipeline; `families.load` finds the subclass of its family."""
+    """A `DiffusionModel` over a pipeline; `families.load` finds the subclass of its family.
+
+    Raises ValueError as `check_network`, and for a scheduler whose noise levels the family cannot read.
+    """
 
     network: ClassVar[str]  # the pipeline's component that is trained
     patch_size: ClassVar[int] = 1  # latent's pixels to a token, along each side
@@ -36,6 +40,7 @@ class DiffusersModel(ABC):
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self.pipeline: Any = pipeline
+        check_network(getattr(pipeline, self.network))
         self.denoiser: Any = getattr(pipeline, self.network).requires_grad_(False).eval()
         named = {name: parameter for name, parameter in self.denoiser.named_parameters() if self.may_change(parameter)}
         self._parameters = {self.patch_name(name): parameter for name, parameter in named.items()}

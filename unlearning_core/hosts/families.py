@@ -40,7 +40,7 @@ def load(
 
 
 def host_of(pipeline: DiffusionPipeline) -> DiffusersModel:
-    """The host of a loaded pipeline. Raises ValueError when its family has none."""
+    """The host of a loaded pipeline. Raises ValueError when its family has none, or as `DiffusersModel`."""
     name = type(pipeline).__name__
     if name not in HOSTS:
         raise ValueError(f"model: {name} is not supported; use a pipeline of {', '.join(HOSTS)}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..names import transformer_name
 from .base import DiffusersModel, Text
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 class FlowModel(DiffusersModel):
@@ -19,6 +22,16 @@ class FlowModel(DiffusersModel):
     network: ClassVar[str] = "transformer"
     patch_size: ClassVar[int] = 2
     prediction_type = "flow_prediction"
+    resolution: ClassVar[int]  # noise levels in ComfyUI's table
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        super().__init__(pipeline)
+        scheduler = self.pipeline.scheduler
+        if self._shift_of(scheduler) is None or scheduler.config.get("invert_sigmas"):
+            raise ValueError(
+                f"model: scheduler {type(scheduler).__name__} is not set up for flow matching from noise; give the "
+                "pipeline a FlowMatchEulerDiscreteScheduler"
+            )
 
     @staticmethod
     def may_change(parameter: Tensor) -> bool:
@@ -29,6 +42,24 @@ class FlowModel(DiffusersModel):
     def patch_name(name: str) -> str:
         """As diffusers' LoRA files name it."""
         return transformer_name(name)
+
+    @staticmethod
+    def _shift_of(scheduler: Any) -> float | None:
+        """What the scheduler shifts noise levels by, whichever its class calls it; None when it has no such levels."""
+        if scheduler.config.get("use_flow_sigmas"):
+            return scheduler.config.flow_shift
+        # The property, where there is one, follows `set_shift`.
+        return scheduler.shift if hasattr(type(scheduler), "shift") else scheduler.config.get("shift")
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        """Noise levels of the shift alone, whatever steps the scheduler was set to: [resolution], rising to 1."""
+        scheduler = self.pipeline.scheduler
+        times = torch.arange(1, self.resolution + 1, device=self.device) / self.resolution
+        if scheduler.config.get("use_dynamic_shifting"):
+            return scheduler.time_shift(scheduler.config.max_shift, 1.0, times)
+        shift: Any = self._shift_of(scheduler)
+        return shift * times / (1 + (shift - 1) * times)
 
     @property
     def noise_scale(self) -> float:

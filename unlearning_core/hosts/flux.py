@@ -13,11 +13,12 @@ from .texts import Window
 
 GUIDANCE = 3.5  # ComfyUI's value when no node sets another
 T5_TOKENS = 256  # as ComfyUI pads them at least
-RESOLUTION = 10_000  # noise levels in ComfyUI's table
 
 
 class Flux(FlowModel):
     """FluxPipeline."""
+
+    resolution = 10_000
 
     @property
     def windows(self) -> list[Window]:
@@ -36,15 +37,6 @@ class Flux(FlowModel):
     def channels(self) -> int:
         """Of a latent, which the transformer sees in patches of 2 x 2."""
         return self.denoiser.config.in_channels // 4
-
-    @property
-    def training_sigmas(self) -> Tensor:
-        """ComfyUI's table of noise levels, shifted as the scheduler says: [RESOLUTION], rising to 1."""
-        scheduler = self.pipeline.scheduler
-        times = torch.arange(1, RESOLUTION + 1, device=self.device) / RESOLUTION
-        if not scheduler.config.use_dynamic_shifting:
-            return scheduler.config.shift * times / (1 + (scheduler.config.shift - 1) * times)
-        return scheduler.time_shift(scheduler.config.max_shift, 1.0, times)
 
     def velocity(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """The transformer's prediction, on packed latents at guidance GUIDANCE where the model has such an input."""

@@ -17,6 +17,8 @@ T5_TOKENS = 77  # as ComfyUI pads them, and as the model was trained
 class StableDiffusion3(FlowModel):
     """StableDiffusion3Pipeline."""
 
+    resolution = 1000
+
     @property
     def windows(self) -> list[Window]:
         """Both CLIP encoders', and T5's where the pipeline has it."""
@@ -35,11 +37,6 @@ class StableDiffusion3(FlowModel):
             max_sequence_length=T5_TOKENS,
         )
         return [Text(*row) for row in zip(tokens.float(), pooled.float(), strict=True)]
-
-    @property
-    def training_sigmas(self) -> Tensor:
-        """The scheduler's noise levels, rising."""
-        return self.pipeline.scheduler.sigmas.flip(0).to(self.device, torch.float32)
 
     def velocity(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """The transformer's prediction; its timestep is 1000 sigma."""

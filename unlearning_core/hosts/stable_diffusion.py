@@ -15,6 +15,8 @@ from .texts import Window
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+ZERO_SNR = 4.8973451890853435e-08  # ComfyUI's last alphas_cumprod where it should be 0 (Lin et al. 2024)
+
 
 class StableDiffusion(DiffusersModel):
     """StableDiffusionPipeline."""
@@ -24,7 +26,13 @@ class StableDiffusion(DiffusersModel):
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__(pipeline)
         self.unet = self.denoiser
-        self.prediction_type = self.pipeline.scheduler.config.prediction_type
+        scheduler = self.pipeline.scheduler
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ValueError(
+                f"model: scheduler {type(scheduler).__name__} has no alphas_cumprod; give the pipeline one of discrete "
+                "diffusion, such as DDIMScheduler"
+            )
+        self.prediction_type = scheduler.config.get("prediction_type")
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(
                 f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction"
@@ -53,8 +61,11 @@ class StableDiffusion(DiffusersModel):
 
     @property
     def training_sigmas(self) -> Tensor:
-        """sigma = sqrt((1 - alphas_cumprod) / alphas_cumprod) of the trained timesteps, rising."""
-        alphas_cumprod = self.pipeline.scheduler.alphas_cumprod.to(self.device, torch.float32)
+        """sigma = sqrt((1 - alphas_cumprod) / alphas_cumprod) of the trained timesteps, rising and finite."""
+        scheduler = self.pipeline.scheduler
+        alphas_cumprod = scheduler.alphas_cumprod.to(self.device, torch.float32, copy=True)
+        if scheduler.config.get("rescale_betas_zero_snr") or alphas_cumprod[-1] == 0:
+            alphas_cumprod[-1] = ZERO_SNR
         return ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
 
     @property
