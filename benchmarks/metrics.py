@@ -30,7 +30,7 @@ from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import Draw, Plan, PromptSeed, prompt_seeds_of
 from unlearning_core.metrics.quality import Networks, Quality, measure_quality
 from unlearning_core.metrics.retention import Comparison, Retention, measure
-from unlearning_core.model import select
+from unlearning_core.model import matching
 from unlearning_core.reports.tables import markdown_table, settings_line
 from unlearning_core.sampling import Sampling
 from unlearning_core.tiny import MODEL
@@ -67,7 +67,7 @@ class Bench:
         self.sampling = sampling
         self.lpips = Lpips("alex")
         self.drawing_seconds = 0.0
-        names = select([name for name in self.model.weights() if name.endswith("weight")], "cross_attention")
+        names = matching([name for name in self.model.weights() if name.endswith("weight")], "cross_attention")
         self.weight = names[int(torch.randint(len(names), (), generator=torch.Generator().manual_seed(1)))]
 
     def scaled(self, factor: float) -> Draw:

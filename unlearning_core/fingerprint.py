@@ -117,14 +117,24 @@ class Fingerprint:
         return _distance(mine, theirs) <= tolerance and 2 * apart <= unpatched
 
 
+def architecture(weights: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits over all names and sizes."""
+    return _hash({name: weight.numel() for name, weight in weights.items()})
+
+
 def _sketched(weights: Mapping[str, Tensor]) -> tuple[str, np.ndarray]:
-    """The hash of names and sizes, and the middle element of each weight, in name order."""
-    listing, middles = [], []
+    """The architecture, and the middle element of each weight, in name order."""
+    sizes, middles = {}, []
     for name in sorted(weights):
         values = weights[name].flatten()
-        listing.append(f"{name} {values.numel()}")
+        sizes[name] = values.numel()
         middles.append(values[values.numel() // 2].float().cpu())
-    return sha256("\n".join(listing).encode()).hexdigest()[:16], torch.stack(middles).numpy()
+    return _hash(sizes), torch.stack(middles).numpy()
+
+
+def _hash(sizes: Mapping[str, int]) -> str:
+    listing = "\n".join(f"{name} {sizes[name]}" for name in sorted(sizes))
+    return sha256(listing.encode()).hexdigest()[:16]
 
 
 def _encode(values: np.ndarray, kind: str) -> str:

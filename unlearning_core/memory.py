@@ -1,4 +1,4 @@
-"""How much memory training needs, measured on small latents before it starts."""
+"""How much memory training needs, measured before it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .methods import GradientMethod
 from .model import DiffusionModel, noise_prediction
 from .train import Settings
 
-SIDE = 128  # pixels
 OPTIMIZER = 4  # copies of each trained number: itself, its gradient and Adam's two moments
 GB = 1e9
 
@@ -54,23 +53,17 @@ class Need:
 
 
 def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, Delta], settings: Settings) -> Need:
-    """What training needs at its peak, from three small forward passes."""
+    """What training needs at its peak, from two forward passes that keep nothing."""
     latents = (2 if method.needs_retain else 1) * settings.batch_size
     parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
     weights = model.weights()
     numbers = sum(weights[name].numel() for name in deltas)
     with model.attach(deltas):
-        one, two, larger = (
-            kept_bytes(model, *sample) for sample in ((SIDE, SIDE, 1), (SIDE, SIDE, 2), (2 * SIDE, SIDE, 1))
-        )
-    pixel = (larger - one) / SIDE**2
-    text = two - one - pixel * SIDE**2  # of each latent, whatever its size
-    once = one - (two - one)  # changed weights
-    activations = once + latents * (text + pixel * settings.width * settings.height)
+        one, two = (kept_bytes(model, settings.width, settings.height, count) for count in (1, 2))
     return Need(
         weights=sum(weight.nbytes for weight in weights.values()),
         training=max(OPTIMIZER * parameters + method.prepared * numbers, parameters + method.preparing * numbers),
-        activations=int(activations),
+        activations=one + (latents - 1) * (two - one),
     )
 
 

@@ -99,19 +99,7 @@ SELECTIONS: dict[str, str] = {
 }
 
 
-def select(names: Sequence[str], selection: str) -> list[str]:
-    """The sorted names that belong to `selection`, one of SELECTIONS.
-
-    Raises ValueError when the model has no such weights.
-    """
-    chosen = matching(names, selection)
-    if not chosen:
-        others = ", ".join(other for other in SELECTIONS if matching(names, other))
-        raise ValueError(f"weights: this model has no {selection} weights; choose one of {others}")
-    return chosen
-
-
 def matching(names: Sequence[str], selection: str) -> list[str]:
-    """As `select`, or none."""
+    """The sorted names that tell that they belong to `selection`, one of SELECTIONS."""
     pattern = re.compile(SELECTIONS[selection])
     return sorted(name for name in names if pattern.search("_" + name.replace(".", "_")))

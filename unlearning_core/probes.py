@@ -13,7 +13,7 @@ from .bank import Batch
 from .deltas import FullDelta
 from .model import DiffusionModel, noise_prediction
 
-TEXT_SIDE = 64  # pixels; the layers do not see the latent, so a small one will do
+Size = tuple[int, int]  # width and height of a picture in pixels
 
 
 def denoising_gradients(
@@ -26,7 +26,10 @@ def denoising_gradients(
         for batch in batches:
             e = noise_prediction(model, batch.x, batch.sigma, batch.conds)
             loss = F.mse_loss(e, batch.noise)
-            gradients = torch.autograd.grad(loss, [probe.diff for probe in probes.values()])
+            # A weight that reaches no output has the gradient zero.
+            gradients = torch.autograd.grad(
+                loss, [probe.diff for probe in probes.values()], allow_unused=True, materialize_grads=True
+            )
             yield dict(zip(names, gradients, strict=True))
 
 
@@ -37,16 +40,29 @@ def overwrite_prediction(model: DiffusionModel, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def text_inputs(model: DiffusionModel, names: Sequence[str], prompt: str) -> dict[str, Tensor]:
+def small_size(model: DiffusionModel, width: int, height: int) -> Size:
+    """The smallest of 1/16, 1/8, 1/4, 1/2 and 1 times a size in pixels that the model can predict at."""
+    for divisor in (16, 8, 4, 2):
+        size = width // divisor, height // divisor
+        try:
+            model.predict_x0(model.noise([0], *size), model.sigmas(1)[:1], model.encode([""]))
+        except (ArithmeticError, RuntimeError, ValueError):  # each network says in its own way that it is too small
+            continue
+        return size
+    return width, height
+
+
+@torch.no_grad()
+def text_inputs(model: DiffusionModel, names: Sequence[str], prompt: str, size: Size) -> dict[str, Tensor]:
     """The tokens [T, D] that reach the layer of each weight `names` under a prompt, in float64.
 
-    Layers that see the same tokens share one tensor.
+    Layers that see the same tokens share one tensor. They do not see the picture, but the model has to take its size.
     """
     seen: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for name in names:
             hooks.callback(model.module(name).register_forward_pre_hook(_keeper(seen, name)).remove)
-        x = model.noise([0], TEXT_SIDE, TEXT_SIDE)
+        x = model.noise([0], *size)
         model.predict_x0(x, model.sigmas(1)[:1], model.encode([prompt]))
     return seen
 

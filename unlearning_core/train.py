@@ -44,6 +44,11 @@ class Settings:
         return self.alpha / self.rank if self.rank and self.alpha else 1.0
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the training pictures in pixels."""
+        return self.width, self.height
+
+    @property
     def sampling(self) -> Sampling:
         """How the base's trajectories are sampled."""
         return Sampling(self.run_steps, self.run_cfg, self.width, self.height)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
@@ -16,11 +16,12 @@ from .encodings import check_encodings
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method, name_of
 from .methods.base import Texts, Training, aligned, gram
-from .model import DiffusionModel, matching, select
+from .model import DiffusionModel
 from .patch import Record, UnlearningPatch
-from .probes import text_inputs
+from .probes import small_size, text_inputs
 from .progress import OnProgress, Reporter
 from .prompts import Prompts, all_prompts, held_prompts
+from .selections import Selections, selections_of
 from .train import Settings, train
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,11 @@ def unlearn(
     no longer a number, or the patch would change nothing.
     """
     check_settings(method, settings)
-    names = selected(method, list(model.weights()), settings.weights)
+    selected(method, selections_of(model, settings.size), settings.weights)
     check_encodings(model, prompts)
     base = model.fingerprint()
     if isinstance(method, ClosedForm):
-        tensors = _solve(model, method, prompts, names, on_progress)
+        tensors = _solve(model, method, prompts, settings, on_progress)
     else:
         assert isinstance(method, GradientMethod)
         latents.check(model.noise([0], settings.width, settings.height))
@@ -85,17 +86,18 @@ def check_settings(method: Method, settings: Settings) -> None:
         raise method.needs_text()
 
 
-def selected(method: Method, names: Sequence[str], selection: str) -> list[str]:
+def selected(method: Method, selections: Selections, selection: str) -> list[str]:
     """The sorted names of the weights to change. Raises ValueError when the model lacks those that the method needs."""
     if not isinstance(method, ClosedForm):
-        return select(names, selection)
-    texts = matching(names, "text_projections")
-    if not texts:
+        return selections.of(selection)
+    try:
+        texts = selections.of("text_projections")
+    except ValueError as error:
         raise ValueError(
             f"method: {method.label} changes layers that read the text and nothing else, and this model has none; "
             "choose a method that trains"
-        )
-    chosen = select(names, selection)
+        ) from error
+    chosen = selections.of(selection)
     if not set(chosen) <= set(texts):
         raise method.needs_text()
     return chosen
@@ -141,7 +143,7 @@ def new_deltas(model: DiffusionModel, settings: Settings) -> dict[str, Delta]:
 def selected_weights(model: DiffusionModel, settings: Settings) -> dict[str, Tensor]:
     """The weights to train, by patch name. Raises ValueError when the model lacks them."""
     weights = model.weights()
-    return {name: weights[name] for name in select(list(weights), settings.weights)}
+    return {name: weights[name] for name in selections_of(model, settings.size).of(settings.weights)}
 
 
 def lora_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
@@ -152,14 +154,16 @@ def lora_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _solve(
-    model: DiffusionModel, method: ClosedForm, prompts: Prompts, names: Sequence[str], on_progress: OnProgress
+    model: DiffusionModel, method: ClosedForm, prompts: Prompts, settings: Settings, on_progress: OnProgress
 ) -> dict[str, Tensor]:
     """The closed form's change of each weight, in the weight's own shape."""
+    names = selected(method, selections_of(model, settings.size), settings.weights)
+    size = small_size(model, *settings.size)
     asked = all_prompts(prompts)
     report = Reporter(on_progress, len(asked))
     tokens = {}
     for prompt in asked:
-        tokens[prompt] = text_inputs(model, names, prompt)
+        tokens[prompt] = text_inputs(model, names, prompt, size)
         report()
     weights = model.weights()
     tensors = {}

@@ -24,6 +24,7 @@ from .training import differentiable_attention, training_mode
 from .traits import fingerprint
 from .weights import patch_places
 
+SAME = 0.01  # relative difference of a batch and its rows, which take other kernels
 Inputs = dict[str, CONDRegular]  # what the network reads of one prompt, by its argument's name
 
 
@@ -37,6 +38,8 @@ class ComfyModel:
         self.latent_format = private.get_model_object("latent_format")
         self.places = patch_places(private)
         self.checkpointing = False  # whether training saves memory by computing activations twice
+        self._schedule = torch.zeros(1)  # the last one that was asked for: distilled models look up the next level
+        self._joining: bool | None = None
         self._encoded: dict[str, Any] = {}
         self._model_conds: dict[tuple[int, torch.Size], Inputs] = {}
 
@@ -71,7 +74,9 @@ class ComfyModel:
         Prompts that ComfyUI would not join, such as those of unequal token counts, go through it group by group.
         """
         inputs = [self._conds_for(cond, x) for cond in conds]
-        groups = concatenable(inputs)
+        groups = (
+            concatenable(inputs) if len(inputs) == 1 or self._joins(x, inputs) else [[row] for row in range(len(x))]
+        )
         if len(groups) == 1:
             return self._apply(x, sigma, inputs)
         parts = [self._apply(x[group], sigma[group], [inputs[row] for row in group]) for group in groups]
@@ -87,8 +92,30 @@ class ComfyModel:
             "optimized_attention_override": differentiable_attention,
             "cond_or_uncond": [0] * len(inputs),
             "sigmas": sigma,
+            "sample_sigmas": self._schedule,
         }
         return self.patcher.model.apply_model(x, sigma, transformer_options=options, **batch)
+
+    @torch.no_grad()
+    def _joins(self, x: Tensor, inputs: Sequence[Inputs]) -> bool:
+        """Whether the network predicts a batch as it predicts its rows; some take the noise level of the first alone.
+
+        Asked once, with the first two latents of x at two noise levels.
+        """
+        if self._joining is None:
+            levels = comfy.samplers.calculate_sigmas(self.model_sampling, "simple", 3)
+            first, second = levels[1:3].to(self.device).split(1)
+            rows = [(x[:1], first, inputs[:1]), (x[1:2], second, inputs[1:2])]
+            alone = torch.cat([self._apply(*row) for row in rows])
+            try:
+                joined = self._apply(x[:2], torch.cat([first, second]), inputs[:2])
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # of shapes that do not fit
+                self._joining = False
+            else:
+                self._joining = float((joined - alone).norm()) <= SAME * float(alone.norm())
+        return self._joining
 
     def _conds_for(self, cond: Any, x: Tensor) -> Inputs:
         """The model's own inputs for one prompt and this latent size, such as pooled text and size embeddings."""
@@ -113,7 +140,8 @@ class ComfyModel:
 
     def sigmas(self, steps: int) -> Tensor:
         """ComfyUI's "simple" noise levels: [steps + 1], falling, the last one 0."""
-        return comfy.samplers.calculate_sigmas(self.model_sampling, "simple", steps).to(self.device)
+        self._schedule = comfy.samplers.calculate_sigmas(self.model_sampling, "simple", steps).to(self.device)
+        return self._schedule
 
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
         """KSampler's first latents [len(seeds), C, H, W]; size in pixels. Raises ValueError as `check_size`."""
@@ -182,8 +210,12 @@ def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
 
 
 def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
-    """A zero latent [1, C, H, W] for a picture of width x height pixels. Raises ValueError as `check_size` does."""
+    """A zero latent [1, C, *spatial] for a picture of width x height pixels, of one frame where the model has frames.
+
+    Raises ValueError as `check_size` does.
+    """
     latent_format = model.get_model_object("latent_format")
     ratio = latent_format.spacial_downscale_ratio
     check_size(width, height, ratio)
-    return torch.zeros(1, latent_format.latent_channels, height // ratio, width // ratio)
+    picture = torch.zeros(1, latent_format.latent_channels, height // ratio, width // ratio)
+    return comfy.sample.fix_empty_latent_channels(model, picture)

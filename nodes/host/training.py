@@ -34,7 +34,7 @@ def training_mode(model: BaseModel, checkpointing: bool) -> Iterator[None]:
     comfy.model_management.in_training = True  # turns off in-place kernels
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     try:
-        with ExitStack() as hooks:
+        with eager_kernels(), ExitStack() as hooks:
             for norm in norms:
                 hooks.callback(norm.register_forward_pre_hook(_copy_input).remove)
             for block in blocks(model.diffusion_model) if checkpointing else ():
@@ -45,11 +45,46 @@ def training_mode(model: BaseModel, checkpointing: bool) -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
+@contextmanager
+def eager_kernels() -> Iterator[None]:
+    """Within the context, comfy_kitchen's functions are those of its eager backend: its operators have no backward."""
+    try:
+        import comfy_kitchen
+        from comfy_kitchen.backends import eager
+    except ImportError:  # ComfyUI works without
+        yield
+        return
+    own = {name: getattr(comfy_kitchen, name) for name in eager.__all__ if hasattr(comfy_kitchen, name)}
+    try:
+        for name in own:
+            setattr(comfy_kitchen, name, getattr(eager, name))
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(comfy_kitchen, name, function)
+
+
 def blocks(denoiser: nn.Module) -> list[nn.Module]:
     """The layers between which activations are kept: those of a U-Net, or a transformer's stacks."""
     found = [module for module in denoiser.modules() if isinstance(module, (ResBlock, BasicTransformerBlock))]
-    stacks = [child for child in denoiser.children() if isinstance(child, nn.ModuleList)]
-    return found or [block for stack in stacks for block in stack]
+    return found or list(_stacked(denoiser))
+
+
+def _stacked(module: nn.Module) -> Iterator[nn.Module]:
+    """What is in the outermost lists, and in the lists that are in lists."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from _stacked_in(child)
+        else:
+            yield from _stacked(child)
+
+
+def _stacked_in(stack: nn.ModuleList) -> Iterator[nn.Module]:
+    for block in stack:
+        if isinstance(block, nn.ModuleList):
+            yield from _stacked_in(block)
+        else:
+            yield block
 
 
 def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -73,11 +73,7 @@ def patch_places(model: ModelPatcher) -> dict[str, Place]:
     unet = {f"{NETWORK}{key}": name for name, key in sorted(_unet_names(model).items(), reverse=True)}
     if unet:
         return {unet_name(unet[key]): Place(key) for key in keys if key in unet}
-    fused = _transformer_places(model)
-    if fused:
-        known = set(keys)
-        return {name: place for name, place in fused.items() if place.key in known}
-    return {key: Place(key) for key in keys}
+    return _transformer_places(model) or {key: Place(key) for key in keys}
 
 
 def base_weights(model: ModelPatcher) -> Mapping[str, Tensor]:
@@ -176,20 +172,40 @@ def _unet_names(model: ModelPatcher) -> dict[str, str]:
 
 
 def _transformer_places(model: ModelPatcher) -> dict[str, Place]:
-    """The matrices of a transformer by the names of diffusers' LoRA files.
+    """The matrices of a transformer by the names of diffusers' LoRA files, empty for a family that has none.
 
     ComfyUI lists several names for some weights. The first one counts, and the parts of a fused weight before the
-    whole.
+    whole. Matrices without such names, or with ones of parts that they have not, have ComfyUI's generic one.
     """
     targets = {
         name: Place(target) if isinstance(target, str) else Place(*target)
         for name, target in comfy.lora.model_lora_keys_unet(model.model, {}).items()
         if name.startswith(TRANSFORMER)
     }
-    shapes = {key: weight.shape for key, weight in stored_weights(model, NETWORK).items()}
-    fused = {place.key for place in targets.values() if place.part}
+    if not targets:
+        return {}
+    weights = stored_weights(model, NETWORK)
+    matrices = {key: weight.shape for key, weight in weights.items() if weight.ndim >= 2 and _can_change(model, key)}
+    listed = {name: place for name, place in targets.items() if place.key in matrices}
+    parts: dict[str, set[tuple[int, int, int]]] = {}
+    for place in listed.values():
+        if place.part:
+            parts.setdefault(place.key, set()).add(place.part)
+    whole = {key for key, own in parts.items() if not _fit(own, matrices[key])}
     names: dict[tuple[str, tuple[int, int, int] | None], str] = {}
-    for name, place in targets.items():
-        if len(shapes.get(place.key, ())) >= 2 and (place.part or place.key not in fused):
+    for name, place in listed.items():
+        if place.key not in whole and (place.part or place.key not in parts):
             names.setdefault((place.key, place.part), name)
-    return {f"{name}.weight": targets[name] for name in names.values()}
+    named = {f"{name}.weight": targets[name] for name in names.values()}
+    covered = {place.key for place in named.values()}
+    return {**named, **{key: Place(key) for key in matrices if key not in covered}}
+
+
+def _fit(parts: Iterable[tuple[int, int, int]], shape: torch.Size) -> bool:
+    """Whether parts, of one dimension, lie side by side in a weight of this shape."""
+    ends = [0]
+    for dimension, start, length in sorted(parts):
+        if start != ends[-1] or start + length > shape[dimension]:
+            return False
+        ends.append(start + length)
+    return True

@@ -28,7 +28,7 @@ from unlearning_core.methods import METHODS, GradientMethod
 from unlearning_core.methods.base import Step
 from unlearning_core.methods.esd import Esd
 from unlearning_core.methods.ovw import Ovw
-from unlearning_core.model import noise_prediction, select
+from unlearning_core.model import matching, noise_prediction
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
 from unlearning_core.train import Settings
@@ -122,7 +122,7 @@ def with_lengths(comfy_model: Any) -> None:
 def chosen(host: Any) -> list[str]:
     """A few weights of the selections that methods train."""
     names = list(host.weights())
-    groups = [select(names, group) for group in ("text_projections", "cross_attention_kv", "attention")]
+    groups = [matching(names, group) for group in ("text_projections", "cross_attention_kv", "attention")]
     return sorted({name for group in groups for name in (group[0], group[-1])})
 
 

@@ -101,7 +101,7 @@ def test_measuring_memory_needs_little_itself(pack: Pack, model: Any, clip: Any)
     with pack("nodes.host.private").private_copy(model) as private, ExitStack() as hooks:
         host = pack("nodes.host.model").ComfyModel(private, clip)
         weights = host.weights()
-        names = pack("unlearning_core.model").select(list(weights), "attention")
+        names = pack("unlearning_core.model").matching(list(weights), "attention")
         deltas = pack("unlearning_core.deltas").make_deltas({name: weights[name] for name in names}, 0, 0, host.device)
         network = private.model.diffusion_model
         for module in network.modules():

@@ -171,7 +171,7 @@ def test_checkpointed_blocks_know_which_they_are(pack: Pack, model: Any, clip: A
         private.set_model_attn2_output_patch(by_block)
         host = pack("nodes.host.model").ComfyModel(private, clip)
         weights = host.weights()
-        names = pack("unlearning_core.model").select(list(weights), "cross_attention_kv")
+        names = pack("unlearning_core.model").matching(list(weights), "cross_attention_kv")
         deltas = pack("unlearning_core.deltas").make_deltas({name: weights[name] for name in names}, 0, 0, host.device)
 
         def gradients() -> list[Tensor]:

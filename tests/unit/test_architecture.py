@@ -42,7 +42,7 @@ LIBRARY = (
         "tiny.world",
     ),
     ("deltas", "changes", "patch"),
-    ("bank", "probes", "encodings", "kept"),
+    ("bank", "probes", "encodings", "kept", "selections"),
     ("methods",),
     ("train", "memory", "unlearn"),
     ("metrics",),

@@ -12,8 +12,8 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DCondi
 
 from unlearning_core.methods.esd import Esd
 from unlearning_core.methods.uce import Uce
-from unlearning_core.model import select
 from unlearning_core.names import transformer_name, unet_name
+from unlearning_core.selections import Reads, Selections
 from unlearning_core.unlearn import selected
 
 DUAL_ATTENTION = tuple(range(13))  # blocks of SD3.5 Medium that attend to the picture twice
@@ -50,9 +50,14 @@ def weight_names(family: str) -> list[str]:
     return [name_of(name) for name, weight in network.named_parameters() if weight.ndim >= 2]
 
 
+def of_names(names: list[str]) -> Selections:
+    """Of a model that needs no tracing, or has no layers to find so."""
+    return Selections(names, lambda: Reads(frozenset(), frozenset(), frozenset()))
+
+
 def chosen(family: str, selection: str) -> set[str]:
     """The kinds of modules in a selection, without their numbers."""
-    names = select(weight_names(family), selection)
+    names = of_names(weight_names(family)).of(selection)
     return {re.sub(r"\d+", "N", name.removesuffix(".weight")) for name in names}
 
 
@@ -68,9 +73,9 @@ def chosen(family: str, selection: str) -> set[str]:
 )
 def test_selections_of_the_full_size_networks(family: str, counts: dict[str, int]) -> None:
     names = weight_names(family)
-    assert {selection: len(select(names, selection)) for selection in counts} == counts
-    outside, inside = select(names, "not_cross_attention"), select(names, "cross_attention")
-    assert sorted(outside + inside) == sorted(names) == select(names, "all")
+    assert {selection: len(of_names(names).of(selection)) for selection in counts} == counts
+    outside, inside = (of_names(names).of(part) for part in ("not_cross_attention", "cross_attention"))
+    assert sorted(outside + inside) == sorted(names) == of_names(names).of("all")
 
 
 def test_text_stream_of_the_transformers() -> None:
@@ -89,20 +94,20 @@ def test_text_stream_of_the_transformers() -> None:
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_unet_names_are_those_that_webuis_translate(family: str) -> None:
     """A1111 and Forge know U-Nets by kohya's names."""
-    attention = select(weight_names(family), "attention")
+    attention = of_names(weight_names(family)).of("attention")
     assert attention
     assert all(KOHYA.fullmatch(name) for name in attention)
 
 
 def test_closed_forms_take_weights_that_read_the_text_alone() -> None:
-    unet, transformer = weight_names("sd15"), weight_names("flux")
+    unet, transformer = (of_names(weight_names(family)) for family in ("sd15", "flux"))
     assert selected(Uce(), unet, "cross_attention_kv") == selected(Uce(), unet, "text_projections")
     with pytest.raises(ValueError, match=r"weights: UCE \(closed form\) needs text_projections"):
         selected(Uce(), transformer, "cross_attention_kv")
     with pytest.raises(ValueError, match="this model has none; choose a method that trains"):
-        selected(Uce(), ["some.weight"], "text_projections")
+        selected(Uce(), of_names(["some.weight"]), "text_projections")
 
 
 def test_missing_weights_are_answered_with_those_that_are_there() -> None:
     with pytest.raises(ValueError, match=r"no cross_attention_kv weights; choose one of not_cross_attention, all$"):
-        selected(Esd(), ["some.weight"], "cross_attention_kv")
+        selected(Esd(), of_names(["some.weight"]), "cross_attention_kv")

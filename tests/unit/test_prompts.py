@@ -8,7 +8,7 @@ from dataclasses import Field, fields
 import pytest
 
 from unlearning_core.methods import METHODS
-from unlearning_core.model import select
+from unlearning_core.model import matching
 from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured, default_retain, held_prompts
 from unlearning_core.train import Settings
 
@@ -114,9 +114,4 @@ NAMES = [
     ],
 )
 def test_selections(selection: str, parts: list[str]) -> None:
-    assert select(NAMES, selection) == sorted(name for name in NAMES if any(part in name for part in parts))
-
-
-def test_selection_that_a_model_lacks() -> None:
-    with pytest.raises(ValueError, match="weights: this model has no cross_attention weights; choose one of "):
-        select(NAMES[:1], "cross_attention")
+    assert matching(NAMES, selection) == sorted(name for name in NAMES if any(part in name for part in parts))

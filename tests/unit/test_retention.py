@@ -17,7 +17,7 @@ from unlearning_core.metrics.cache import PictureCache
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import CHUNK, Draw, Plan, PromptSeed, batches, check_measurable, pictures_at_once
 from unlearning_core.metrics.retention import Comparison, Retention, count_pictures, measure
-from unlearning_core.model import select
+from unlearning_core.model import matching
 from unlearning_core.reports.tables import retention_page
 from unlearning_core.sampling import Sampling
 from unlearning_core.tiny import MODEL
@@ -188,7 +188,7 @@ def test_pictures_do_not_depend_on_the_batch(lpips: Lpips, model: DiffusersModel
 
 def test_a_scaled_weight_moves_pictures_the_more_the_further(lpips: Lpips, model: DiffusersModel) -> None:
     """And a base against itself is at its noise floor, which is below 1e-6: on a weight drawn at random."""
-    names = select([name for name in model.weights() if name.endswith("weight")], "cross_attention")
+    names = matching([name for name in model.weights() if name.endswith("weight")], "cross_attention")
     name = names[int(torch.randint(len(names), (), generator=torch.Generator().manual_seed(3)))]
 
     class Scale(nn.Module):
