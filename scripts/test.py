@@ -1,7 +1,7 @@
 """Run the tests: `python scripts/test.py [pytest arguments]`.
 
-Everything is installed into .venv and .cache of this repository; a later run reuses both. Files of tests run side by
-side, one a core; `--numprocesses=0` runs them in one process, for a debugger.
+Everything is installed into .venv and .cache of this repository; a later run reuses both. Tests run side by side, one
+a core; `--numprocesses=0` runs them in one process, for a debugger.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from comfyui import OLDEST, pinned_comfyui
 from downloads import ROOT
 from environment import PYTHON, prepare
 
-SIDE_BY_SIDE = ["--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile"]
+SIDE_BY_SIDE = ["--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal"]
 
 
 def main() -> int:

@@ -139,6 +139,7 @@ def test_running_out_of_memory_is_comfyuis_own_error_and_releases_the_copy(
 ) -> None:
     import comfy.model_management
 
+    comfy.model_management.unload_all_models()
     prompts = pack("unlearning_core.prompts").Prompts(("a cat face",))
     settings = pack("unlearning_core.train").Settings(width=128, height=128, runs=1, run_steps=2)
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}

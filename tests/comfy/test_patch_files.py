@@ -31,7 +31,8 @@ OTHER_SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 def patch(pack: Pack, model: Any) -> Any:
     """A full change of one matrix of the shipped model."""
     weights = pack("nodes.host.weights").base_weights(model)
-    name = next(name for name, weight in weights.items() if weight.ndim == 2 and len(set(weight.shape)) == 2)
+    matrices = pack("unlearning_core.deltas").low_rank_part({name: weights[name] for name in weights})
+    name = next(name for name, weight in matrices.items() if weight.ndim == 2 and len(set(weight.shape)) == 2)
     diff = torch.randn(weights[name].shape, generator=torch.Generator().manual_seed(0))
     module = pack("unlearning_core.patch")
     base = pack("unlearning_core.fingerprint").Fingerprint.of(weights)
@@ -42,20 +43,6 @@ def patch(pack: Pack, model: Any) -> Any:
 def test_shapes_are_those_of_the_weights(pack: Pack, model: Any) -> None:
     weights = pack("nodes.host.weights")
     expected = {name: tuple(weight.shape) for name, weight in weights.base_weights(model).items()}
-    assert weights.weight_shapes(model) == expected
-
-
-def test_a_packed_matrix_has_the_shape_of_its_layer(pack: Pack, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As 4-bit bases keep it, two numbers to a byte."""
-    weights = pack("nodes.host.weights")
-    expected, places = weights.weight_shapes(model), weights.patch_places(model)
-    stored = model.model_state_dict("diffusion_model.")
-    packed = {places[name].key for name, shape in expected.items() if len(shape) == 2}
-    assert packed
-    states = {
-        key: weight.view(torch.uint8).reshape(-1, 1) if key in packed else weight for key, weight in stored.items()
-    }
-    monkeypatch.setattr(model, "model_state_dict", lambda prefix=None: states)
     assert weights.weight_shapes(model) == expected
 
 

@@ -206,6 +206,7 @@ def test_packed_weights_are_refused_for_training_and_work_elsewhere(pack: Pack, 
         assert drawing(pack, clip).draw(stored, [("a cat face", 0)]).isfinite().all()
         assert drawing(pack, clip).identity(stored) != drawing(pack, clip).identity(base)
         assert patch.record.base.difference(fingerprint(pack, stored)) is None
+        assert pack("nodes.host.weights").weight_shapes(stored) == pack("nodes.host.weights").weight_shapes(base)
         other = loaded(pack, another(another(weights)))
         packed(other)
         assert "its weights differ by" in patch.record.base.difference(fingerprint(pack, other))
