@@ -15,8 +15,9 @@ from ..unlearning_core.kept import KeepingModel, KeptPredictions
 from ..unlearning_core.methods import METHODS, GradientMethod, Method, groups
 from ..unlearning_core.model import SELECTIONS
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, all_prompts
+from ..unlearning_core.selections import selections_of, summary
 from ..unlearning_core.train import Settings
-from ..unlearning_core.unlearn import check_settings, unlearn
+from ..unlearning_core.unlearn import check_settings, selected, unlearn
 from .host.checks import Inputs, checked
 from .host.identity import prediction_identity
 from .host.memory import make_room
@@ -152,6 +153,8 @@ class UnlearnConcept(io.ComfyNode):
         with interruptible(), torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
             host = ComfyModel(private, clip)
             make_room(host, objective, settings, all_prompts(prompts))
+            chosen = selected(objective, selections_of(host, settings.size), settings.weights)
+            show(summary(settings.weights, chosen), cls.hidden.unique_id)
             keeping = KeepingModel(host, prediction_identity(model, private), kept)
             base = keeping if isinstance(objective, GradientMethod) else host
             patch = unlearn(base, objective, prompts, settings, progress, latents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,6 +19,7 @@ from .model import SELECTIONS, DiffusionModel, matching
 from .probes import Size, small_size
 
 TEXTS = ("a dog", "a red car in a garden")  # any two that differ
+SHOWN = 6  # kinds of weights in a summary
 KERNELS = {F.scaled_dot_product_attention, F.softmax, torch.softmax, Tensor.softmax}
 
 _reads: dict[str, Reads] = {}  # by architecture: weights do not matter
@@ -85,6 +87,13 @@ def selections_of(model: DiffusionModel, size: Size) -> Selections:
         return _reads[key]
 
     return Selections(list(weights), trace)
+
+
+def summary(selection: str, names: Sequence[str]) -> str:
+    """What a selection means, for the user: how many weights, and their kinds without their numbers."""
+    kinds = list(dict.fromkeys(re.sub(r"\d+", "N", name.removesuffix(".weight")) for name in names))
+    more = f" and {len(kinds) - SHOWN} kinds more" if len(kinds) > SHOWN else ""
+    return f"{selection}: {len(names)} weights, {', '.join(kinds[:SHOWN])}{more}"
 
 
 def traced(model: DiffusionModel, size: Size) -> Reads:

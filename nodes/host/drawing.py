@@ -115,7 +115,8 @@ class ComfyDrawing:
             disable_pbar=True,
             seed=prompt_seeds[0][1],
         )
-        return self.vae.decode(latents).float().cpu().clamp(0, 1)
+        pictures = self.vae.decode(latents)
+        return pictures.reshape(-1, *pictures.shape[-3:]).float().cpu().clamp(0, 1)  # of one frame each
 
 
 def picture_cache(fresh: bool) -> PictureCache:

@@ -10,6 +10,7 @@ import comfy.model_management
 from ...unlearning_core.bank import items_at_once
 from ...unlearning_core.memory import Need, needed
 from ...unlearning_core.methods import GradientMethod, Method
+from ...unlearning_core.probes import small_size
 from ...unlearning_core.train import Settings
 from ...unlearning_core.unlearn import new_deltas
 from .model import ComfyModel, empty_latent
@@ -26,11 +27,15 @@ def make_room(host: ComfyModel, method: Method, settings: Settings, prompts: Seq
         return None
     drawing = _drawing_bytes(host, settings)
     host.encode(prompts)
+    _free(host, drawing)
     deltas = new_deltas(host, settings)
+    small = small_size(host, *settings.size)
+    host.check_backward(deltas, *small)
     plain = needed(host, method, deltas, settings)
     if plain.extra <= _free(host, max(plain.extra, drawing)):
         return plain
-    host.checkpointing = True
+    host.backward.checkpointing = True
+    host.check_backward(deltas, *small)
     saving = needed(host, method, deltas, settings)
     again = plain.activations // len(blocks(host.patcher.model.diffusion_model))  # of one block at a time
     saving = replace(saving, activations=saving.activations + again)

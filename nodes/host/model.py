@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
-from .training import differentiable_attention, training_mode
+from .training import Backward, differentiable_attention, training_mode
 from .traits import fingerprint
 from .weights import patch_places
 
@@ -37,7 +37,7 @@ class ComfyModel:
         self.model_sampling = private.get_model_object("model_sampling")
         self.latent_format = private.get_model_object("latent_format")
         self.places = patch_places(private)
-        self.checkpointing = False  # whether training saves memory by computing activations twice
+        self.backward = Backward()
         self._schedule = torch.zeros(1)  # the last one that was asked for: distilled models look up the next level
         self._joining: bool | None = None
         self._encoded: dict[str, Any] = {}
@@ -180,11 +180,28 @@ class ComfyModel:
         try:
             for (name, delta), (module, functions) in zip(deltas.items(), places, strict=True):
                 setattr(module, functions, [*getattr(module, functions), partial(self.places[name].apply, delta)])
-            with training_mode(self.patcher.model, self.checkpointing):
+            trained = [parameter for delta in deltas.values() for parameter in delta.parameters()]
+            with training_mode(self.patcher.model, self.backward, trained):
                 yield
         finally:
             for (module, functions), value in zip(places, before, strict=True):
                 setattr(module, functions, value)
+
+    def check_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> None:
+        """Lets backward copy what the network overwrites, if it does; width and height in pixels, the smaller the
+        faster.
+        """
+        with self.attach(deltas):
+            x0 = self.predict_x0(self.noise([0], width, height), self.sigmas(1)[:1], self.encode([""]))
+            trained = [parameter for delta in deltas.values() for parameter in delta.parameters()]
+            try:
+                torch.autograd.grad(x0.sum(), trained, allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if "inplace" not in str(error):
+                    raise
+                self.backward.copying = True
 
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_management
+import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map, tree_map_only
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.graph import allow_mutation_on_saved_tensors
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .progress import end_if_cancelled
 
@@ -24,22 +26,32 @@ def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
-@contextmanager
-def training_mode(model: BaseModel, checkpointing: bool) -> Iterator[None]:
-    """Within the context, nothing that backward needs is overwritten by a later layer.
+@dataclass
+class Backward:
+    """How a network is made to keep what backward needs."""
 
-    With `checkpointing`, blocks keep only their inputs and compute the rest again (Chen et al. 2016).
+    checkpointing: bool = False  # blocks keep only their inputs and compute the rest again (Chen et al. 2016)
+    copying: bool = False  # what a later layer overwrites is copied first, which takes time
+
+
+@contextmanager
+def training_mode(model: BaseModel, backward: Backward, parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Within the context, the network can be differentiated by `parameters`.
+
+    Autograd raises RuntimeError where a layer overwrites what backward needs, unless `backward` is copying.
     """
     before = getattr(comfy.model_management, "in_training", False)
     comfy.model_management.in_training = True  # turns off in-place kernels
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     try:
         with eager_kernels(), ExitStack() as hooks:
+            if backward.copying:
+                hooks.enter_context(allow_mutation_on_saved_tensors())
             for norm in norms:
                 hooks.callback(norm.register_forward_pre_hook(_copy_input).remove)
-            for block in blocks(model.diffusion_model) if checkpointing else ():
+            for block in blocks(model.diffusion_model) if backward.checkpointing else ():
                 hooks.callback(delattr, block, "forward")
-                block.forward = partial(_checkpointed, block.forward)
+                block.forward = partial(_checkpointed, block.forward, parameters)
             yield
     finally:
         comfy.model_management.in_training = before
@@ -87,14 +99,53 @@ def _stacked_in(stack: nn.ModuleList) -> Iterator[nn.Module]:
             yield block
 
 
-def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    def compute(*args: Any, **kwargs: Any) -> Any:
-        # Copies, because FLUX changes its inputs in place.
-        return forward(*tree_map_only(Tensor, Tensor.clone, args), **tree_map_only(Tensor, Tensor.clone, kwargs))
-
+def _checkpointed(forward: Callable[..., Any], parameters: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
+    """What a block returns, of which backward keeps the inputs alone."""
     # ComfyUI writes each block's number into one dictionary: this block's own copy is what is computed with twice.
-    args, kwargs = tree_map(lambda leaf: leaf, (args, kwargs))
-    return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    leaves, structure = tree_flatten((args, kwargs))
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    returned: dict[str, Any] = {}
+
+    def compute(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = list(leaves)
+        for place, tensor in zip(places, tensors, strict=True):
+            given[place] = tensor.clone()  # FLUX changes its inputs in place
+        args, kwargs = tree_unflatten(given, structure)
+        outputs, returned["structure"] = tree_flatten(forward(*args, **kwargs))
+        return tuple(outputs)
+
+    outputs = _Recomputed.apply(compute, len(places), *(leaves[place] for place in places), *parameters)
+    return tree_unflatten(list(outputs), returned["structure"])
+
+
+class _Recomputed(torch.autograd.Function):
+    """Computes again in backward, in a graph of its own, where autograd notices what is overwritten.
+
+    torch.utils.checkpoint does not: what it saves in the second pass has no versions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., tuple[Tensor, ...]], count: int, *tensors: Tensor) -> Any:
+        """`count` inputs of the block, and then the parameters."""
+        ctx.compute, ctx.parameters = compute, tensors[count:]
+        ctx.save_for_backward(*tensors[:count])
+        return compute(*tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        needed = ctx.needs_input_grad[2:]
+        inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(ctx.saved_tensors, needed, strict=False)]
+        with torch.enable_grad():
+            outputs = ctx.compute(*inputs)
+        by = [*inputs, *ctx.parameters]
+        wanted = [tensor for tensor, need in zip(by, needed, strict=True) if need]
+        roots = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [root for root, _ in roots], wanted, [gradient for _, gradient in roots], allow_unused=True
+            )
+        )
+        return None, None, *(next(found) if need else None for need in needed)
 
 
 def _copy_input(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -251,7 +251,7 @@ class TestHosts:
         deltas = new_deltas(comfy_model, SETTINGS)
         plain = needed(comfy_model, Ovw(), deltas, SETTINGS)
         expected = gradients(comfy_model, Esd())
-        comfy_model.checkpointing = True
+        comfy_model.backward.checkpointing = True
         assert needed(comfy_model, Ovw(), deltas, SETTINGS).activations < plain.activations / 2
         for name, gradient in gradients(comfy_model, Esd()).items():
             torch.testing.assert_close(

@@ -41,7 +41,7 @@ def make_room(pack: Pack, model: Any, clip: Any, settings: Any) -> tuple[Any, bo
         host = pack("nodes.host.model").ComfyModel(private, clip)
         method = pack("unlearning_core.methods").METHODS["ovw"]()
         need = pack("nodes.host.memory").make_room(host, method, settings, ["a cat face", ""])
-        return need, host.checkpointing
+        return need, host.backward.checkpointing
 
 
 def test_training_that_does_not_fit_is_refused(

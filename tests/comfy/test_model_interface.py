@@ -180,7 +180,7 @@ def test_checkpointed_blocks_know_which_they_are(pack: Pack, model: Any, clip: A
                 return list(torch.autograd.grad(loss, [delta.diff for delta in deltas.values()]))
 
         expected = gradients()
-        host.checkpointing = True
+        host.backward.checkpointing = True
         for gradient, other in zip(gradients(), expected, strict=True):
             torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
 
