@@ -103,9 +103,9 @@ def traced(model: DiffusionModel, size: Size) -> Reads:
     latents, sigmas, conds = model.noise([0, 1], width, height), model.sigmas(4)[1:3], model.encode(TEXTS)
     variations = {"": (0, 0, 0), "latent": (1, 0, 0), "sigma": (0, 1, 0), "text": (0, 0, 1)}
     seen = {}
-    for variation, (latent, sigma, text) in variations.items():
+    for variation, (latent, sigma, prompt) in variations.items():
         with _watched() as seen[variation]:
-            model.predict_x0(latents[latent : latent + 1], sigmas[sigma : sigma + 1], [conds[text]])
+            model.predict_x0(latents[latent : latent + 1], sigmas[sigma : sigma + 1], [conds[prompt]])
     first = seen[""]
     text = {
         name

@@ -114,7 +114,9 @@ def _checkpointed(forward: Callable[..., Any], parameters: Sequence[Tensor], *ar
         outputs, returned["structure"] = tree_flatten(forward(*args, **kwargs))
         return tuple(outputs)
 
-    outputs = _Recomputed.apply(compute, len(places), *(leaves[place] for place in places), *parameters)
+    outputs = _Recomputed.apply(  # type: ignore[no-untyped-call]
+        compute, len(places), *(leaves[place] for place in places), *parameters
+    )
     return tree_unflatten(list(outputs), returned["structure"])
 
 
