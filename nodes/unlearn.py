@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..unlearning_core.bank import NO_LATENTS, UserLatents, bank_sources
+from ..unlearning_core.bank import NO_LATENTS, UserLatents, bank_sources, check_sizes
 from ..unlearning_core.kept import KeepingModel, KeptPredictions
 from ..unlearning_core.methods import METHODS, GradientMethod, Method, groups
 from ..unlearning_core.model import SELECTIONS
@@ -148,7 +148,8 @@ class UnlearnConcept(io.ComfyNode):
         latents = NO_LATENTS
         if isinstance(objective, GradientMethod):
             latents = latents_of(model, settings, inputs)
-            bank_sources(objective.needs, prompts, settings.bank, latents)
+            sources = bank_sources(objective.needs, prompts, settings.bank, latents)
+            check_sizes(sources, empty_latent(model, settings.width, settings.height))
         progress = training_progress(cls.hidden.unique_id)
         with interruptible(), torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
             host = ComfyModel(private, clip)
@@ -200,8 +201,17 @@ def latents_of(model: ModelPatcher, settings: Settings, inputs: Inputs) -> UserL
     """
     like = empty_latent(model, settings.width, settings.height)
     with torch.inference_mode(False):
-        sockets = (inputs.get(f"{half}_latents") for half in ("forget", "retain"))
-        given = UserLatents(*(latent and latent["samples"].clone() for latent in sockets))
+        given = UserLatents(*(samples(inputs.get(f"{half}_latents"), half) for half in ("forget", "retain")))
         given.check(like)
-        scale = model.model.process_latent_in
+        scale = model.get_model_object("latent_format").process_in
         return UserLatents(*(None if half is None else scale(half) for half in (given.forget, given.retain)))
+
+
+def samples(latents: dict[str, Any] | None, half: str) -> torch.Tensor | None:
+    """A LATENT's own copy in fp32. Raises ValueError for one that holds something else than pictures."""
+    if latents is None:
+        return None
+    given = latents["samples"]
+    if given.is_nested or not given.is_floating_point():
+        raise ValueError(f"{half} latents: they are {given.dtype}, not pictures' latents; use VAE Encode")
+    return given.clone().float()

@@ -203,6 +203,17 @@ def bank_sources(
     return sources
 
 
+def check_sizes(sources: Sequence[Source], like: Tensor) -> None:
+    """Raises ValueError for halves of unequal sizes; the base draws latents like `like` [1, C, *spatial]."""
+    sizes = [(like if source.latents is None else source.latents).shape[2:] for source in sources]
+    if len(set(sizes)) > 1:
+        first, second = ("x".join(map(str, size)) for size in sizes)
+        raise ValueError(
+            f"latents: those to forget are {first}, those to retain {second}, as width and height say where none are "
+            "given; make them equal"
+        )
+
+
 def make_bank(
     model: DiffusionModel, sources: Sequence[Source], sampling: Sampling, on_step: Callable[[], None]
 ) -> Bank:

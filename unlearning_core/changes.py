@@ -15,6 +15,7 @@ Shape = tuple[int, ...]
 # The keys of one weight's change, behind its module's name: a full change, kohya's LoRA, peft's LoRA.
 WEIGHT_FORMS = (("diff",), ("lora_up.weight", "lora_down.weight", "alpha"), ("lora_B.weight", "lora_A.weight"))
 BIAS = "diff_b"
+LARGEST = 1e30  # of a product's numbers
 MODULE = r"[!-~]{1,300}"  # its name, in messages too
 KEY = re.compile(rf"({MODULE})\.({'|'.join(re.escape(suffix) for suffix in (*sum(WEIGHT_FORMS, ()), BIAS))})")
 TYPES = {  # of tensors, as safetensors' headers name them
@@ -90,10 +91,20 @@ def change_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raises ValueError when a tensor holds NaN or infinity."""
+    """Raises ValueError when a tensor holds NaN or infinity, or the product of factors may."""
     broken = [key for key, tensor in tensors.items() if not tensor.float().isfinite().all()]
     if broken:
         raise ValueError(f"{len(broken)} of its {len(tensors)} tensors hold NaN or infinity, such as {broken[0]}")
+    for module in {_parts(key)[0] for key in tensors}:
+        factors = [
+            tensors[f"{module}.{suffix}"]
+            for form in WEIGHT_FORMS[1:]
+            for suffix in form[:2]
+            if f"{module}.{suffix}" in tensors
+        ]
+        largest = [float(factor.float().abs().max()) for factor in factors]
+        if factors and not largest[0] * largest[1] * len(factors[1]) < LARGEST:
+            raise ValueError(f"the factors of {module} are so large that their product may be infinite")
 
 
 def check_fit(changes: Mapping[str, Shape], weights: Mapping[str, Shape]) -> None:

@@ -34,6 +34,18 @@ def check_encodings(model: DiffusionModel, prompts: Prompts) -> None:
                     "tell them apart; reword one of them, and see that the text encoder knows its words and has its "
                     "embeddings"
                 )
+        for other, target in prompts.pairs:
+            if same_encoding(encoded[forget], encoded[target]):
+                raise ValueError(
+                    f"forget prompts: {quoted(forget)} encodes as {quoted(target)} does, which {quoted(other)} is to "
+                    "become; choose another prompt for that"
+                )
+            twins = same_encoding(encoded[forget], encoded[other])
+            if twins and not same_encoding(encoded[overwrite], encoded[target]):
+                raise ValueError(
+                    f"forget prompts: {quoted(forget)} and {quoted(other)} encode alike, and are to become "
+                    f"{quoted(overwrite)} and {quoted(target)}; keep one of them"
+                )
 
 
 def same_encoding(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:

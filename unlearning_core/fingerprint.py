@@ -18,6 +18,9 @@ PLAIN_BITS = 16  # of a stored number that shares a scale with no others, or mor
 # with a scale of their own what their bits leave, and another checkpoint far more.
 TOLERANCES = {PLAIN_BITS: 0.01, 8: 0.06, 4: 0.2, 0: 0.5}
 TOLERANCE = TOLERANCES[PLAIN_BITS]
+EACH = 0.01  # of a value, in which plain storage may differ: bf16 rounds by 0.004
+SMALLEST = 1e-6  # what fp16 rounds values near 0 by
+HALFWAY = 0.02  # share of values that lie so that another path to fp8 rounds them the other way
 
 HASH = re.compile(r"[0-9a-f]{16}")
 ROUNDINGS = (torch.float8_e4m3fn, torch.float8_e5m2)  # plain storage whose rounding TOLERANCE does not cover
@@ -88,17 +91,18 @@ class Fingerprint:
             return "its architecture is another"
         if self.prediction and other.prediction and self.prediction != other.prediction:
             return f"it predicted {self.prediction}, this one predicts {other.prediction}"
-        tolerance = _tolerance(min(self.bits, other.bits))
-        distance = _distance(_decode(self.sketch, "<f2"), _decode(other.sketch, "<f2"))
-        if distance <= tolerance and not self.patched:
+        bits = min(self.bits, other.bits)
+        mine, theirs = _decode(self.sketch, "<f2"), _decode(other.sketch, "<f2")
+        same = _same(mine, theirs, bits)
+        if same and not self.patched:
             return None
-        if distance <= tolerance and other.patched:
+        if same and other.patched:
             return self._difference_of_patches(other)
-        if self._predicts_as(other, tolerance):
+        if self._predicts_as(other, bits):
             return None
-        if distance <= tolerance:
+        if same:
             return "patches were on it that are missing here"
-        return f"its weights differ by {distance:.0%}"
+        return f"its weights differ by {max(_distance(mine, theirs), 0.01):.0%}"
 
     def _difference_of_patches(self, other: Fingerprint) -> str | None:
         if (self.patched, len(self.patches)) != (other.patched, len(other.patches)):
@@ -107,14 +111,14 @@ class Fingerprint:
             return "the patches on it had another strength, or were others"
         return None
 
-    def _predicts_as(self, other: Fingerprint, tolerance: float) -> bool:
+    def _predicts_as(self, other: Fingerprint, bits: int) -> bool:
         """Whether patches make the weights alike, where the checkpoints' own are not."""
         if self.patched and not self.effective:  # a file of format 1
             return False
         mine, theirs = (_decode(one.effective or one.sketch, "<f2") for one in (self, other))
         apart = float(np.linalg.norm(mine - theirs))
         unpatched = float(np.linalg.norm(_decode(self.sketch, "<f2") - _decode(other.sketch, "<f2")))
-        return _distance(mine, theirs) <= tolerance and 2 * apart <= unpatched
+        return _same(mine, theirs, bits) and 2 * apart <= unpatched
 
 
 def architecture(weights: Mapping[str, Tensor]) -> str:
@@ -145,18 +149,35 @@ def _decode(text: str, kind: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text, validate=True), kind).astype(np.float32)
 
 
-def _tolerance(bits: int) -> float:
-    return next(most for least, most in TOLERANCES.items() if bits >= least)
+def _same(mine: np.ndarray, theirs: np.ndarray, bits: int) -> bool:
+    """Whether two sketches are of one checkpoint, stored in two ways.
+
+    All together, and each alone: a change of a few small layers is lost in the norm of all.
+    """
+    if _distance(mine, theirs) > next(most for least, most in TOLERANCES.items() if bits >= least):
+        return False
+    if bits < PLAIN_BITS:
+        return True
+    gap = _gap(mine, theirs)
+    rounded = np.any((gap == 0) & (mine != theirs))
+    others = np.abs(gap) > EACH * np.maximum(np.abs(mine), np.abs(theirs)) + SMALLEST
+    return float(others.mean()) <= (HALFWAY if rounded else 0)
 
 
 def _distance(mine: np.ndarray, theirs: np.ndarray) -> float:
-    """Relative to mine; a value that is the other one rounded to fp8 is no other value."""
-    gap = mine - theirs
-    for kind in ROUNDINGS:
-        gap[(_rounded(mine, kind) == theirs) | (_rounded(theirs, kind) == mine)] = 0
+    """Relative to mine."""
+    gap = _gap(mine, theirs)
     if not gap.any():  # also when there is nothing to be relative to
         return 0.0
     return float(np.linalg.norm(gap) / max(np.linalg.norm(mine), np.finfo(np.float32).tiny))
+
+
+def _gap(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """The difference, where one is not the other one rounded to fp8."""
+    gap = mine - theirs
+    for kind in ROUNDINGS:
+        gap[(_rounded(mine, kind) == theirs) | (_rounded(theirs, kind) == mine)] = 0
+    return gap
 
 
 def _rounded(values: np.ndarray, kind: torch.dtype) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .bank import NO_LATENTS, Bank, UserLatents, bank_sources, make_bank
+from .bank import NO_LATENTS, Bank, UserLatents, bank_sources, check_sizes, make_bank
 from .deltas import Delta, left_out, make_deltas
 from .encodings import check_encodings
 from .fingerprint import Fingerprint
@@ -49,8 +49,10 @@ def unlearn(
         tensors = _solve(model, method, prompts, settings, on_progress)
     else:
         assert isinstance(method, GradientMethod)
-        latents.check(model.noise([0], settings.width, settings.height))
+        like = model.noise([0], settings.width, settings.height)
+        latents.check(like)
         sources = bank_sources(method.needs, prompts, settings.bank, latents)
+        check_sizes(sources, like)
         calls = sum(source.calls(settings.sampling) for source in sources)
         report = Reporter(on_progress, calls + method.preparation + settings.steps)
         deltas = new_deltas(model, settings)

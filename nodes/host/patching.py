@@ -24,14 +24,19 @@ class Applied(NamedTuple):
 def apply_patch(model: ModelPatcher, patch: UnlearningPatch, strength: float) -> ModelPatcher:
     """A clone of `model` with the patch, applied as the stock LoRA loader does.
 
-    A patch that is on the model already changes its strength there, so strengths 1 and -1 leave exactly nothing of it.
+    A patch that is on the model already changes its strength there, so strengths 1 and -1 leave exactly nothing of it;
+    unless others, such as a merge, were put on top of it since.
     Raises ValueError when the model lacks a weight that the patch changes, or has it in another shape: ComfyUI would
     leave that weight as it is.
     """
     patch.check_fit(weight_shapes(model))
     patched = model.clone()
+    if strength == 0:
+        return patched
     digest, applied = patch.digest, dict(patched.get_attachment(ATTACHMENT) or {})
     before: Applied = applied.pop(digest, Applied({}, 0.0))
+    if not _on_top(patched, before.adapters):
+        before = Applied({}, 0.0)
     _remove(patched, before.adapters)
     total = before.strength + strength
     if total:
@@ -41,6 +46,16 @@ def apply_patch(model: ModelPatcher, patch: UnlearningPatch, strength: float) ->
         applied[digest] = Applied(adapters, total)
     patched.set_attachments(ATTACHMENT, applied)
     return patched
+
+
+def _on_top(patched: ModelPatcher, adapters: dict[Any, Any]) -> bool:
+    """Whether nothing was added to the same weights after them."""
+    own = {id(adapter) for adapter in adapters.values()}
+    for entries in patched.patches.values():
+        ours = [id(entry[1]) in own for entry in entries]
+        if any(ours) and not all(ours[ours.index(True) :]):
+            return False
+    return True
 
 
 def _remove(patched: ModelPatcher, adapters: dict[Any, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,6 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .progress import end_if_cancelled
 
@@ -102,22 +101,40 @@ def _stacked_in(stack: nn.ModuleList) -> Iterator[nn.Module]:
 def _checkpointed(forward: Callable[..., Any], parameters: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
     """What a block returns, of which backward keeps the inputs alone."""
     # ComfyUI writes each block's number into one dictionary: this block's own copy is what is computed with twice.
-    leaves, structure = tree_flatten((args, kwargs))
-    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    returned: dict[str, Any] = {}
+    given = mapped((args, kwargs), lambda tensor: tensor)
+    inputs = tensors_in(given)
+    returned: list[Any] = []
 
     def compute(*tensors: Tensor) -> tuple[Tensor, ...]:
-        given = list(leaves)
-        for place, tensor in zip(places, tensors, strict=True):
-            given[place] = tensor.clone()  # FLUX changes its inputs in place
-        args, kwargs = tree_unflatten(given, structure)
-        outputs, returned["structure"] = tree_flatten(forward(*args, **kwargs))
-        return tuple(outputs)
+        copies = iter([tensor.clone() for tensor in tensors])  # FLUX changes its inputs in place
+        args, kwargs = mapped(given, lambda _: next(copies))
+        output = forward(*args, **kwargs)
+        returned[:] = [mapped(output, lambda _: torch.empty(0))]
+        return tuple(tensors_in(output))
 
-    outputs = _Recomputed.apply(  # type: ignore[no-untyped-call]
-        compute, len(places), *(leaves[place] for place in places), *parameters
-    )
-    return tree_unflatten(list(outputs), returned["structure"])
+    outputs = iter(_Recomputed.apply(compute, len(inputs), *inputs, *parameters))  # type: ignore[no-untyped-call]
+    return mapped(returned[0], lambda _: next(outputs))
+
+
+def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """New containers and dataclasses with every tensor changed, in order."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: mapped(entry, change) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        entries = [mapped(entry, change) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{spec.name: mapped(getattr(value, spec.name), change) for spec in fields(value)})
+    return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in nested containers and dataclasses, in order."""
+    found: list[Tensor] = []
+    mapped(value, found.append)
+    return found
 
 
 class _Recomputed(torch.autograd.Function):

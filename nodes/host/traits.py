@@ -76,12 +76,21 @@ def acting_beside(model: ModelPatcher) -> Iterator[str]:
             for name in leaves(value):
                 yield f"{option}: {name}"
     for place, value in model.object_patches.items():
-        if place != "model_sampling" and (callable(value) or isinstance(value, nn.Module)):
+        if place != "model_sampling" and (callable(value) or isinstance(value, nn.Module | Tensor)):
             yield f"an object patch of {place}"
+    yield from replaced(model)
+
+
+def replaced(model: ModelPatcher) -> Iterator[str]:
+    """Names of what was put in the place of the network's own functions."""
     for place, module in model.model.named_modules():
-        own = getattr(module.forward, "__func__", None) is type(module).forward  # also once a LoRA put it back
-        if not own or module._forward_hooks or module._forward_pre_hooks:
-            yield f"another forward or a hook on {place}"
+        if module._forward_hooks or module._forward_pre_hooks:
+            yield f"a hook on {place}"
+        for name, value in vars(module).items():
+            own = getattr(type(module), name, None)
+            # Also once a LoRA put back what it had replaced.
+            if callable(own) and callable(value) and getattr(value, "__func__", None) is not own:
+                yield f"another {name} of {place or 'the model'}"
 
 
 def leaves(value: Any, name: str = "") -> Iterator[str]:
@@ -121,7 +130,8 @@ def fingerprint(model: ModelPatcher) -> Fingerprint:
 
 def traits(model: ModelPatcher) -> dict[str, Any]:
     """Everything on a MODEL besides its weights that changes pictures."""
-    return {name: described_value(getattr(model, name)) for name in TRAITS}
+    described = {name: described_value(getattr(model, name)) for name in TRAITS}
+    return {**described, "replaced": [described_value(replaced) for _ in replaced(model)]}
 
 
 def described_value(value: Any) -> Any:

@@ -245,6 +245,7 @@ BESIDE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "wrapper": (with_call("add_wrapper", "diffusion_model", lambda executor, *a, **k: executor(*a, **k)), "wrappers"),
     "callback": (with_call("add_callback", "on_load", same), "callbacks"),
     "object patch": (with_call("add_object_patch", "diffusion_model.time_embed", torch.nn.Identity()), "time_embed"),
+    "weight in place": (with_call("add_object_patch", CHANGED, torch.nn.Parameter(torch.ones(128, 128))), CHANGED),
     "patched method": (with_call("add_object_patch", "diffusion_model.forward", same), "diffusion_model.forward"),
     "weight wrapper": (with_call("add_weight_wrapper", CHANGED, same), "weight_wrapper_patches"),
 }
@@ -262,7 +263,8 @@ def test_what_acts_beside_the_weights_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "way", [way for way in BESIDE if way not in ("object patch", "patched method", "calc_cond_batch")]
+    "way",
+    [way for way in BESIDE if way not in ("object patch", "weight in place", "patched method", "calc_cond_batch")],
 )
 def test_base_check_and_pictures_work_with_what_is_refused(
     pack: Pack, model: Any, clip: Any, trained: Callable[..., Any], way: str
@@ -325,6 +327,45 @@ def test_another_clone_that_is_loaded_does_not_shine_through(
             comfy.model_management.load_models_gpu([carrying], force_full_load=True)
             [patch] = trained(model, "ovw")
             assert all(torch.equal(patch.tensors[key], expected.tensors[key]) for key in expected.tensors)
+
+
+@pytest.mark.parametrize("name", ["_forward", "forward", "_apply_model", "extra_conds"])
+def test_functions_that_were_replaced_on_the_network(
+    pack: Pack, model: Any, clip: Any, trained: Callable[..., Any], name: str
+) -> None:
+    place = model.model.diffusion_model if "forward" in name else model.model
+    own = getattr(place, name)
+    identity = drawing_with(pack, clip).identity
+    setattr(place, name, lambda *inputs, **options: own(*inputs, **options))
+    try:
+        with pytest.raises(ValueError, match=f"model: it carries another {name} of"):
+            trained(model, "uce")
+        assert identity(model) != identity(model.clone())  # no telling what it does
+    finally:
+        delattr(place, name)
+
+
+def test_a_patch_below_a_merge_stays_as_it_is(pack: Pack, model: Any, other: Any, trained: Callable[..., Any]) -> None:
+    """Only what is on top can change its strength."""
+    import comfy.sd
+
+    apply_patch = pack("nodes.host.patching").apply_patch
+    [patch] = trained(model, "uce")
+    with torch.inference_mode():
+        mixed = merged("ModelMergeSimple", apply_patch(model, patch, 1.0), other, ratio=0.5)
+        stock, _ = comfy.sd.load_lora_for_models(mixed, None, dict(patch.tensors), 1.0, 0.0)
+        for ours, expected in ((apply_patch(mixed, patch, 0.0), mixed), (apply_patch(mixed, patch, 1.0), stock)):
+            changes = [pack("nodes.host.weights").patch_changes(each) for each in (ours, expected)]
+            assert all(torch.equal(changes[0][name], changes[1][name]) for name in patch.changes())
+
+
+def test_a_checkpoint_with_few_small_changes_is_another(pack: Pack, model: Any, trained: Callable[..., Any]) -> None:
+    [patch] = trained(model, "uce")
+    with torch.inference_mode():
+        checkpoint = baked(pack, pack("nodes.host.patching").apply_patch(model, patch, 0.3))
+    fingerprint = pack("nodes.host.traits").fingerprint
+    for one, two in ((model, checkpoint), (checkpoint, model)):
+        assert fingerprint(one).difference(fingerprint(two)) is not None
 
 
 @pytest.fixture(autouse=True)

@@ -173,5 +173,8 @@ def random_model(family: Family) -> Any:
             noise = torch.randn(weight.shape, generator=generator)
             unit = 1.0 if name.endswith(("weight", "scale")) else 0.0
             weight.data = unit + 0.1 * noise if weight.ndim < 2 else noise / weight[0].numel() ** 0.5
+        for name, table in model.diffusion_model.named_buffers():
+            if name == "pos_embed":  # which the network leaves as it finds the memory
+                table.copy_(0.1 * torch.randn(table.shape, generator=generator))
     model.diffusion_model.requires_grad_(False)
     return ModelPatcher(model, load_device=cpu, offload_device=cpu)

@@ -48,6 +48,21 @@ def test_a_forget_prompt_that_reads_as_another_is_refused(
         made(model, prompts, method)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("a cat face", "a dog face"), ("a car", "a  cat face")], "which 'a car' is to become"),
+        ([("a cat face", "a dog face"), ("a  cat face", "a car")], "encode alike, and are to become"),
+    ],
+)
+def test_prompts_that_contradict_each_other_as_the_model_reads_them(
+    model: DiffusersModel, pairs: list[tuple[str, str]], message: str
+) -> None:
+    forget, overwrite = zip(*pairs, strict=True)
+    with pytest.raises(ValueError, match=message):
+        made(model, Prompts(forget, overwrite))
+
+
 def test_a_prompt_without_a_finite_encoding_is_refused(model: DiffusersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = StableDiffusion.encode
 

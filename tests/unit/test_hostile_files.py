@@ -171,6 +171,12 @@ def test_factors_that_do_not_fit(file: Path, key: str, reshape: Callable[[Tensor
     refusal(file)
 
 
+@pytest.mark.parametrize("key", [key for key in TENSORS if "lora_" in key.split(".", 1)[1]])
+def test_factors_whose_product_overflows(file: Path, key: str) -> None:
+    save_file({**TENSORS, key: torch.full_like(TENSORS[key], 1e37)}, file, RECORD.to_metadata())
+    assert "may be infinite" in refusal(file)
+
+
 def test_a_patch_has_tensors(file: Path) -> None:
     file.write_bytes(save({}, RECORD.to_metadata()))
     assert "it has no tensors" in refusal(file)

@@ -182,6 +182,15 @@ def test_methods_that_ignore_the_overwrite_prompt(model: DiffusersModel, method:
     assert same == (method in groups.ignoring_overwrite()), f"uses_overwrite of {METHODS[method].__name__} says other"
 
 
+def test_halves_of_unequal_sizes_are_refused(model: DiffusersModel) -> None:
+    """Where a method joins them: the user's latents with the base's own, or with the user's."""
+    small, large = (model.noise([0], side, side) for side in (64, 128))
+    for latents in (UserLatents(forget=small), UserLatents(retain=small), UserLatents(forget=small, retain=large)):
+        with pytest.raises(ValueError, match="latents: those to forget are"):
+            unlearn(model, make("ovw"), PROMPTS, short("ovw"), latents=latents)
+    unlearn(model, make("esd"), PROMPTS, short("esd"), latents=UserLatents(forget=small))
+
+
 def test_seeds_go_round(model: DiffusersModel) -> None:
     last = 2**64 - 1
     assert [item.seed for item in retain_items(["a"], 2, last)] == [last, 0]
