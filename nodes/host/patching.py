@@ -25,7 +25,7 @@ def apply_patch(model: ModelPatcher, patch: UnlearningPatch, strength: float) ->
     """A clone of `model` with the patch, applied as the stock LoRA loader does.
 
     A patch that is on the model already changes its strength there, so strengths 1 and -1 leave exactly nothing of it;
-    unless others, such as a merge, were put on top of it since.
+    unless a merge was put on top of it since.
     Raises ValueError when the model lacks a weight that the patch changes, or has it in another shape: ComfyUI would
     leave that weight as it is.
     """
@@ -35,7 +35,7 @@ def apply_patch(model: ModelPatcher, patch: UnlearningPatch, strength: float) ->
         return patched
     digest, applied = patch.digest, dict(patched.get_attachment(ATTACHMENT) or {})
     before: Applied = applied.pop(digest, Applied({}, 0.0))
-    if not _on_top(patched, before.adapters):
+    if not _adds_up(patched, before.adapters):
         before = Applied({}, 0.0)
     _remove(patched, before.adapters)
     total = before.strength + strength
@@ -48,12 +48,12 @@ def apply_patch(model: ModelPatcher, patch: UnlearningPatch, strength: float) ->
     return patched
 
 
-def _on_top(patched: ModelPatcher, adapters: dict[Any, Any]) -> bool:
-    """Whether nothing was added to the same weights after them."""
+def _adds_up(patched: ModelPatcher, adapters: dict[Any, Any]) -> bool:
+    """Whether nothing that was put on the same weights after them scales them, as merges do."""
     own = {id(adapter) for adapter in adapters.values()}
     for entries in patched.patches.values():
         ours = [id(entry[1]) in own for entry in entries]
-        if any(ours) and not all(ours[ours.index(True) :]):
+        if any(ours) and any(entry[2] != 1.0 for entry in entries[ours.index(True) :]):  # the model's strength
             return False
     return True
 
