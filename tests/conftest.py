@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import comfyui
+import hypothesis
 import own_home
 import pytest
 
@@ -25,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     environment = pytest.MonkeyPatch()
     config.add_cleanup(environment.undo)
     own_home.move_in(Path(home.name), environment)
+    # The same cases in every run: what fails for one change fails for that change alone.
+    hypothesis.settings.register_profile("fixed", derandomize=True)
+    hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ SPELLINGS = (  # British -> American, wherever it stands; both sides of a compar
     (r"ence$", "ense"),
     (r"ogue$", "og"),
     (r"mme$", "m"),
-    (r"ll", "l"),
+    (r"l+", "l"),
     (r"ae(?=o|s|di)", "e"),
     (r"grey", "gray"),
     (r"ewelery", "ewelry"),
