@@ -82,20 +82,12 @@ def blocks(denoiser: nn.Module) -> list[nn.Module]:
 
 
 def _stacked(module: nn.Module) -> Iterator[nn.Module]:
-    """What is in the outermost lists, and in the lists that are in lists."""
+    """What is in lists of modules, wherever they are, and in lists of lists."""
     for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield from _stacked_in(child)
+        if isinstance(module, nn.ModuleList) and not isinstance(child, nn.ModuleList):
+            yield child
         else:
             yield from _stacked(child)
-
-
-def _stacked_in(stack: nn.ModuleList) -> Iterator[nn.Module]:
-    for block in stack:
-        if isinstance(block, nn.ModuleList):
-            yield from _stacked_in(block)
-        else:
-            yield block
 
 
 def _checkpointed(forward: Callable[..., Any], parameters: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import comfy.model_sampling
-import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from ...unlearning_core.digests import digest
 from ...unlearning_core.fingerprint import Fingerprint
 from .storage import is_plain, storage_bits
-from .weights import NETWORK, base_weights, patch_changes, stored_weights
+from .weights import NETWORK, base_weights, converter, patch_changes, stored_weights
 
 # Of a ModelPatcher: what acts on its predictions from beside the weights.
 BESIDE = (
@@ -59,7 +58,7 @@ def check_base(model: ModelPatcher) -> None:
             "connect the node that adds it behind Unlearn Concept, not before"
         )
     for key, weight in stored_weights(model, NETWORK).items():
-        if not is_plain(weight) and not hasattr(*_converter(model, key)):
+        if not is_plain(weight) and not converter(model, key):
             raise ValueError(
                 f"model: its loader stores {key} as {type(weight).__name__}, {weight.dtype}, which cannot be trained; "
                 "load the model as fp16, bf16 or fp8 with a stock loader"
@@ -147,8 +146,3 @@ def described_value(value: Any) -> Any:
     if isinstance(value, str | int | float | None):
         return value
     return uuid4().hex
-
-
-def _converter(model: ModelPatcher, key: str) -> tuple[Any, str]:
-    module, _, kind = key.rpartition(".")
-    return comfy.utils.get_attr(model.model, module), f"convert_{kind}"

@@ -125,16 +125,21 @@ def original(model: ModelPatcher, key: str) -> Tensor:
     """
     module, _, kind = key.rpartition(".")
     weight = stored(model, key)
-    _, _, convert = get_key_weight(model.model, key)
-    plain = convert(weight) if convert else weight
-    if not is_plain(plain):
-        plain = read_by_module(comfy.utils.get_attr(model.model, module), kind, weight)
+    convert = converter(model, key)
+    given = convert(weight) if convert else weight
+    plain = given if is_plain(given) else read_by_module(comfy.utils.get_attr(model.model, module), kind, weight)
     if plain is None:
         raise ValueError(
             f"model: its loader stores {key} as {type(weight).__name__}, which cannot be read; "
             "load the model as fp16, bf16 or fp8 with a stock loader"
         )
     return plain
+
+
+def converter(model: ModelPatcher, key: str) -> Callable[[Tensor], Tensor] | None:
+    """What makes an ordinary tensor of a stored weight, where the module that owns it has that."""
+    convert: Callable[[Tensor], Tensor] | None = get_key_weight(model.model, key)[2]
+    return convert
 
 
 def stored(model: ModelPatcher, key: str) -> Tensor:
