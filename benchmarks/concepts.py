@@ -21,10 +21,10 @@ from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
 from unlearning_core.reports.tables import settings_line
 from unlearning_core.sampling import Sampling
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 
 from unlearning_core.methods import METHODS, GradientMethod, Method
 from unlearning_core.sampling import Sampling
-from unlearning_core.train import Settings
+from unlearning_core.settings import Settings
 
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; their learning rate is the middle one

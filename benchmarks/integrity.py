@@ -49,10 +49,10 @@ from unlearning_core.metrics.retention import Comparison, measure
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.progress import Progress, Reporter
 from unlearning_core.sampling import Sampling
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import prompts as every_prompt
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import fit, lora_tensors, new_deltas, new_training, record_of, unlearn
 
 log = logging.getLogger(__name__)

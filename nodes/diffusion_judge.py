@@ -10,7 +10,6 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .host.checks import Inputs, checked
-from .host.model import ComfyModel
 from .inputs import judge_output, labels_input
 
 
@@ -48,6 +47,7 @@ class DiffusionClassifierJudge(io.ComfyNode):
     @classmethod
     def execute(cls, base_model: ModelPatcher, clip: Any, vae: Any, labels: str) -> io.NodeOutput:
         from ..unlearning_core.metrics.judges import DiffusionClassifier, parse_domains
+        from .host.model import ComfyModel
 
         model = ComfyModel(base_model, clip)
 

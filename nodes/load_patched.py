@@ -10,13 +10,8 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..unlearning_core.patch import Record
-from ..unlearning_core.patch import UnlearningPatch as Patch
 from .host.checks import Inputs, Least, check_numbers, checked
-from .host.patching import apply_patch
 from .host.progress import show
-from .host.rounding import rounding_warning
-from .host.traits import fingerprint
 from .sockets import UnlearningPatch
 
 
@@ -76,10 +71,17 @@ class LoadPatchedModel(io.ComfyNode):
             raise ValueError(
                 f"patch file {patch_file}: not found in the loras folders; refresh the list (R) and choose again"
             )
+        from ..unlearning_core.patch import Record
+
         Record.read(Path(path))
 
     @classmethod
     def execute(cls, model: ModelPatcher, patch_file: str, strength: float, check_base: bool) -> io.NodeOutput:
+        from ..unlearning_core.patch import UnlearningPatch as Patch
+        from .host.patching import apply_patch
+        from .host.rounding import rounding_warning
+        from .host.traits import fingerprint
+
         check_numbers(cls.define_schema().inputs, {"strength": strength})
         patch = Patch.load(Path(folder_paths.get_full_path_or_raise("loras", patch_file)))
         if check_base:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
-from ..unlearning_core.patch import UnlearningPatch as Patch
 from .host.checks import Inputs, checked
 from .host.folders import check_prefix, next_target, output_file
 from .sockets import UnlearningPatch
+
+if TYPE_CHECKING:
+    from ..unlearning_core.patch import UnlearningPatch as Patch
 
 FOLDER, SUFFIX = "loras", ".safetensors"  # of ComfyUI's output folder; of a patch file
 

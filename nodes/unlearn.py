@@ -6,31 +6,18 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..unlearning_core.bank import NO_LATENTS, UserLatents, bank_sources, check_sizes
-from ..unlearning_core.kept import KeepingModel, KeptPredictions
-from ..unlearning_core.methods import METHODS, GradientMethod, Method, groups
+from ..unlearning_core.methods import METHODS, Method, groups
 from ..unlearning_core.model import SELECTIONS
-from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, all_prompts
-from ..unlearning_core.selections import selections_of, summary
-from ..unlearning_core.train import Settings
-from ..unlearning_core.unlearn import check_settings, selected, unlearn
+from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts
+from ..unlearning_core.settings import Settings
 from .host.checks import Inputs, checked
-from .host.identity import prediction_identity
-from .host.memory import make_room
-from .host.model import ComfyModel, empty_latent
-from .host.patching import apply_patch
-from .host.private import private_copy
-from .host.progress import interruptible, show, training_progress
-from .host.rounding import rounding_warning
 from .inputs import number_input, tooltip
 from .sockets import UnlearningPatch
 
 METHOD_DEFAULT = "method default"
-kept = KeptPredictions()  # of the bases that were trained on last
 SETTINGS = {spec.name: spec for spec in fields(Settings) if spec.metadata}
 
 
@@ -136,33 +123,19 @@ class UnlearnConcept(io.ComfyNode):
         if "forget_prompts" in inputs:
             prompts_of({"overwrite_prompt": "", "retain_prompts": "", **inputs})
         kind = METHODS[inputs["method"]["method"]]
-        check_settings(kind(), settings_of(kind, {"weights": METHOD_DEFAULT, **inputs}))
+        kind().check_settings(settings_of(kind, {"weights": METHOD_DEFAULT, **inputs}))
 
     @classmethod
     def execute(cls, model: ModelPatcher, clip: Any, method: dict[str, Any], **inputs: Any) -> io.NodeOutput:
+        from .host.unlearning import Task, unlearned
+
         prompts = prompts_of(inputs)
         kind = METHODS[method["method"]]
         objective = kind(**{key: value for key, value in method.items() if key != "method"})
         settings = settings_of(kind, inputs)
-        check_settings(objective, settings)
-        latents = NO_LATENTS
-        if isinstance(objective, GradientMethod):
-            latents = latents_of(model, settings, inputs)
-            sources = bank_sources(objective.needs, prompts, settings.bank, latents)
-            check_sizes(sources, empty_latent(model, settings.width, settings.height))
-        progress = training_progress(cls.hidden.unique_id)
-        with interruptible(), torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
-            host = ComfyModel(private, clip)
-            make_room(host, objective, settings, all_prompts(prompts))
-            chosen = selected(objective, selections_of(host, settings.size), settings.weights)
-            show(summary(settings.weights, chosen), cls.hidden.unique_id)
-            keeping = KeepingModel(host, prediction_identity(model, private), kept)
-            base = keeping if isinstance(objective, GradientMethod) else host
-            patch = unlearn(base, objective, prompts, settings, progress, latents)
-        warning = rounding_warning(model, patch, 1.0)
-        if warning:
-            show(warning, cls.hidden.unique_id)
-        return io.NodeOutput(apply_patch(model, patch, 1.0), patch)
+        objective.check_settings(settings)
+        task = Task(objective, prompts, settings, inputs.get("forget_latents"), inputs.get("retain_latents"))
+        return io.NodeOutput(*unlearned(model, clip, task, cls.hidden.unique_id))
 
 
 def method_tooltip() -> str:
@@ -192,26 +165,3 @@ def settings_of(kind: type[Method], inputs: Inputs) -> Settings:
     """The widgets' values. Raises ValueError for one out of its range."""
     weights = kind.weights if inputs["weights"] == METHOD_DEFAULT else inputs["weights"]
     return Settings(weights=weights, **{name: inputs[name] for name in SETTINGS if name in inputs})
-
-
-def latents_of(model: ModelPatcher, settings: Settings, inputs: Inputs) -> UserLatents:
-    """The two LATENTs in the model's own scale, as tensors that training may use.
-
-    Raises ValueError for a picture size or latents that the model cannot take.
-    """
-    like = empty_latent(model, settings.width, settings.height)
-    with torch.inference_mode(False):
-        given = UserLatents(*(samples(inputs.get(f"{half}_latents"), half) for half in ("forget", "retain")))
-        given.check(like)
-        scale = model.get_model_object("latent_format").process_in
-        return UserLatents(*(None if half is None else scale(half) for half in (given.forget, given.retain)))
-
-
-def samples(latents: dict[str, Any] | None, half: str) -> torch.Tensor | None:
-    """A LATENT's own copy in fp32. Raises ValueError for one that holds something else than pictures."""
-    if latents is None:
-        return None
-    given = latents["samples"]
-    if given.is_nested or not given.is_floating_point():
-        raise ValueError(f"{half} latents: they are {given.dtype}, not pictures' latents; use VAE Encode")
-    return given.clone().float()

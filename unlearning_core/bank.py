@@ -17,6 +17,7 @@ from torch import Tensor
 from .model import Cond, DiffusionModel, noise_prediction
 from .prompts import Prompts, held_prompts
 from .sampling import BATCH, SEEDS, Sampling, batch_size, guided, sample_euler
+from .settings import BankSettings, Needs
 
 T = TypeVar("T")
 
@@ -102,24 +103,6 @@ class Bank:
 
     forget: LatentSet
     retain: LatentSet | None  # None when nothing is to be held
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method asks of its bank."""
-
-    guides: tuple[int, ...]  # forget latents are drawn under the forget prompt (0), the overwrite prompt (1)
-    noised: bool  # whether latents are pictures at random noise, in place of the way to them
-    retain: bool  # whether there are retain latents
-
-
-@dataclass(frozen=True)
-class BankSettings:
-    """How a bank is made: at least so many items of each half, the first one's seed, and how the base samples."""
-
-    items: int
-    seed: int
-    sampling: Sampling
 
 
 @dataclass(frozen=True)

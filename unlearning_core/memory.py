@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from .deltas import Delta
 from .methods import GradientMethod
 from .model import DiffusionModel, noise_prediction
-from .train import Settings
+from .settings import Settings
 
 OPTIMIZER = 4  # copies of each trained number: itself, its gradient and Adam's two moments
 GB = 1e9

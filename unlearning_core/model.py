@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .fingerprint import Fingerprint
+if TYPE_CHECKING:
+    from .fingerprint import Fingerprint
 
 Cond = Any  # one encoded prompt, in the host's own form
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .bank import Batch
 from .deltas import FullDelta
 from .model import DiffusionModel, noise_prediction
+
+if TYPE_CHECKING:
+    from .bank import Batch
 
 Size = tuple[int, int]  # width and height of a picture in pixels
 

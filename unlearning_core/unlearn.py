@@ -22,7 +22,8 @@ from .probes import small_size, text_inputs
 from .progress import OnProgress, Reporter
 from .prompts import Prompts, all_prompts, held_prompts
 from .selections import Selections, selections_of
-from .train import Settings, train
+from .settings import Settings
+from .train import train
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def unlearn(
     weights, the method cannot use the settings or latents, a forget prompt encodes as one that is to stay, the loss is
     no longer a number, or the patch would change nothing.
     """
-    check_settings(method, settings)
+    method.check_settings(settings)
     selected(method, selections_of(model, settings.size), settings.weights)
     check_encodings(model, prompts)
     base = model.fingerprint()
@@ -78,14 +79,6 @@ def record_of(method: Method, prompts: Prompts, settings: Settings, base: Finger
         base=base,
         versions={"unlearning": __version__, "torch": torch.__version__},
     )
-
-
-def check_settings(method: Method, settings: Settings) -> None:
-    """Raises ValueError for settings that the method cannot use on any model."""
-    if settings.rank and not method.low_rank:
-        raise ValueError(f"rank: {method.label} changes full weights; set rank to 0")
-    if isinstance(method, ClosedForm) and settings.weights not in method.selections:
-        raise method.needs_text()
 
 
 def selected(method: Method, selections: Selections, selection: str) -> list[str]:

@@ -11,7 +11,7 @@ from ...unlearning_core.bank import items_at_once
 from ...unlearning_core.memory import Need, needed
 from ...unlearning_core.methods import GradientMethod, Method
 from ...unlearning_core.probes import small_size
-from ...unlearning_core.train import Settings
+from ...unlearning_core.settings import Settings
 from ...unlearning_core.unlearn import new_deltas
 from .model import ComfyModel, empty_latent
 from .training import blocks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.utils
@@ -12,7 +12,8 @@ from server import PromptServer
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ...unlearning_core.progress import Progress
+if TYPE_CHECKING:
+    from ...unlearning_core.progress import Progress
 
 
 def show(text: str, node_id: str | None) -> None:

@@ -31,7 +31,7 @@ from unlearning_core.methods.ovw import Ovw
 from unlearning_core.model import matching, noise_prediction
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
-from unlearning_core.train import Settings
+from unlearning_core.settings import Settings
 from unlearning_core.unlearn import new_deltas, unlearn
 
 Pack = Callable[[str], ModuleType]

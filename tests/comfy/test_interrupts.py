@@ -54,9 +54,9 @@ def quiet(pack: Pack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         monkeypatch.setattr(folder_paths, f"get_{kind}_directory", lambda: str(tmp_path))
     management = pack("nodes.host.progress").comfy.model_management
     monkeypatch.setattr(pack("nodes.host.progress"), "show", lambda text, node_id: None)
-    monkeypatch.setattr(pack("nodes.unlearn"), "show", lambda text, node_id: None)
+    monkeypatch.setattr(pack("nodes.host.unlearning"), "show", lambda text, node_id: None)
     monkeypatch.setattr(pack("nodes.unlearn").UnlearnConcept, "hidden", SimpleNamespace(unique_id="1"), raising=False)
-    monkeypatch.setattr(pack("nodes.unlearn"), "kept", pack("unlearning_core.kept").KeptPredictions())
+    monkeypatch.setattr(pack("nodes.host.unlearning"), "kept", pack("unlearning_core.kept").KeptPredictions())
     yield management
     management.interrupt_current_processing(False)
 

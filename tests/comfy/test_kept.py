@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,12 +69,13 @@ def test_a_digest_does_not_outlive_its_network(pack: Pack, model: Any) -> None:
 def test_latents_that_do_not_fit_are_refused_before_anything_runs(
     pack: Pack, model: Any, clip: Any, shape: tuple[int, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = pack("nodes.unlearn")
-    monkeypatch.setattr(module, "private_copy", None)  # what would begin the work
+    node = pack("nodes.unlearn").UnlearnConcept
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1"), raising=False)
+    monkeypatch.setattr(pack("nodes.host.unlearning"), "private_copy", None)  # what would begin the work
     latents = {"samples": torch.full(shape, float("nan"))}
     inputs = {"forget_prompts": "a cat", "overwrite_prompt": "", "retain_prompts": "a car", "weights": "all"}
     size = {"width": 64, "height": 64}
     with pytest.raises(ValueError, match=message):
-        module.UnlearnConcept.execute(model, clip, {"method": "ovw"}, **inputs, **size, forget_latents=latents)
+        node.execute(model, clip, {"method": "ovw"}, **inputs, **size, forget_latents=latents)
     with pytest.raises(ValueError, match="width: 66 pixels; this model draws sides that are multiples of 8"):
-        module.UnlearnConcept.execute(model, clip, {"method": "ovw"}, **inputs, width=66, height=64)
+        node.execute(model, clip, {"method": "ovw"}, **inputs, width=66, height=64)

@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from unlearning_core.hosts.families import host_of
 from unlearning_core.methods import METHODS
 from unlearning_core.prompts import Prompts
-from unlearning_core.train import Settings
+from unlearning_core.settings import Settings
 from unlearning_core.unlearn import unlearn
 
 Pack = Callable[[str], ModuleType]

@@ -17,8 +17,8 @@ from unlearning_core.hosts.families import host_of, load
 from unlearning_core.hosts.texts import check_plain, construct
 from unlearning_core.methods import METHODS
 from unlearning_core.prompts import Prompts, check_characters
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
 
 Pack = Callable[[str], ModuleType]

@@ -39,6 +39,7 @@ LIBRARY = (
         "sampling",
         "fingerprint",
         "model",
+        "settings",
         "tiny.world",
     ),
     ("deltas", "changes", "patch"),

@@ -14,8 +14,8 @@ from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
 from unlearning_core.metrics import backbones
 from unlearning_core.prompts import Prompts
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
 
 FAST = ["--steps", "3", "--cfg", "3", "--width", "128", "--height", "128", "--seeds", "1", "--forget-seeds", "1"]

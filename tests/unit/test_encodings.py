@@ -15,9 +15,9 @@ from unlearning_core.hosts.stable_diffusion import StableDiffusion
 from unlearning_core.methods import METHODS
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.world import vocabulary
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
 
 SETTINGS = Settings(steps=1, runs=1, run_steps=2, batch_size=1, width=64, height=64, learning_rate=1e-3)

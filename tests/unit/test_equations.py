@@ -36,8 +36,9 @@ from unlearning_core.model import noise_prediction
 from unlearning_core.progress import Progress, Reporter
 from unlearning_core.prompts import Prompts, held_prompts
 from unlearning_core.sampling import Sampling
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
-from unlearning_core.train import Settings, train
+from unlearning_core.train import train
 from unlearning_core.unlearn import unlearn
 
 CLOSED = Settings(weights="text_projections")

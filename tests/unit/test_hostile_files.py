@@ -26,8 +26,8 @@ from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
 from unlearning_core.patch import KEY, SEAL, Record, UnlearningPatch
 from unlearning_core.prompts import Prompts
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import record_of
 
 NAME = "hostile.safetensors"

@@ -18,8 +18,8 @@ from unlearning_core.kept import KeepingModel, KeptPredictions, content
 from unlearning_core.methods import METHODS, GradientMethod
 from unlearning_core.model import Cond
 from unlearning_core.prompts import Prompts
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import unlearn
 
 PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a car",))

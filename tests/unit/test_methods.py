@@ -40,10 +40,10 @@ from unlearning_core.patch import UnlearningPatch
 from unlearning_core.progress import Progress, Reporter
 from unlearning_core.prompts import Prompts
 from unlearning_core.sampling import Sampling
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import new_deltas, new_training, unlearn
 
 SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)

@@ -20,7 +20,7 @@ from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.methods import METHODS
 from unlearning_core.patch import FORMAT, Record, UnlearningPatch
 from unlearning_core.prompts import Prompts
-from unlearning_core.train import Settings
+from unlearning_core.settings import Settings
 from unlearning_core.unlearn import record_of
 
 MODULE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"

@@ -23,8 +23,8 @@ from unlearning_core.hosts.families import host_of, load
 from unlearning_core.model import noise_prediction
 from unlearning_core.patch import Record, UnlearningPatch
 from unlearning_core.sampling import sample_euler
+from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
-from unlearning_core.train import Settings
 from unlearning_core.unlearn import lora_tensors, new_deltas
 
 FAMILIES = ["tiny", "sd15", "sd21", "sdxl", "sd3", "flux"]

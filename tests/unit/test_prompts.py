@@ -10,7 +10,7 @@ import pytest
 from unlearning_core.methods import METHODS
 from unlearning_core.model import matching
 from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured, default_retain, held_prompts
-from unlearning_core.train import Settings
+from unlearning_core.settings import Settings
 
 
 def test_one_overwrite_prompt_serves_all_forget_prompts() -> None:

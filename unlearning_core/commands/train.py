@@ -14,8 +14,8 @@ from ..methods import METHODS, Method
 from ..model import SELECTIONS
 from ..progress import Progress
 from ..prompts import Prompts, all_prompts
-from ..train import Settings
-from ..unlearn import check_settings, unlearn
+from ..settings import Settings
+from ..unlearn import unlearn
 from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
 
 
@@ -57,7 +57,7 @@ def parse(args: argparse.Namespace) -> Request:
     method = method_of(args.method, args.option)
     chosen = {spec.name: getattr(args, spec.name) for spec in fields(Settings)}
     settings = Settings(**{**chosen, "weights": args.weights or method.weights})
-    check_settings(method, settings)
+    method.check_settings(settings)
     check_patch_file(args.out)
     check_plain(all_prompts(prompts))
     return Request(model_source(args), method, prompts, settings, args.out)

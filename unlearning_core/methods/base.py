@@ -5,17 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from ..bank import Bank, Batch, Needs
-from ..deltas import Delta
-from ..fingerprint import Fingerprint
-from ..model import DiffusionModel
 from ..options import check_ranges, option
-from ..progress import Reporter
+from ..settings import Needs, Settings
+
+if TYPE_CHECKING:
+    from ..bank import Bank, Batch
+    from ..deltas import Delta
+    from ..fingerprint import Fingerprint
+    from ..model import DiffusionModel
+    from ..progress import Reporter
 
 HELP = "weight of L_help, which holds the retain prompts; 0 switches it off"
 OWN_READING = (
@@ -41,6 +44,11 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raises ValueError for settings that this method cannot use on any model."""
+        if settings.rank and not self.low_rank:
+            raise ValueError(f"rank: {self.label} changes full weights; set rank to 0")
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,12 @@ class ClosedForm(Method):
 
     low_rank: ClassVar[bool] = False
     selections: ClassVar[tuple[str, ...]] = ("text_projections", "cross_attention_kv")  # the same ones in U-Nets
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raises ValueError for settings that this method cannot use on any model."""
+        super().check_settings(settings)
+        if settings.weights not in self.selections:
+            raise self.needs_text()
 
     def needs_text(self) -> ValueError:
         """What is wrong with other weights."""

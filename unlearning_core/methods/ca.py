@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model import DiffusionModel
 from ..probes import overwrite_prediction
 from .base import GradientMethod, Objective, Step, Training
+
+if TYPE_CHECKING:
+    from ..model import DiffusionModel
 
 
 @dataclass(frozen=True)

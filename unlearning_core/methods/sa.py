@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..deltas import Delta
 from ..options import option
 from ..probes import denoising_gradients
 from .base import GradientMethod, Objective, Step, Training
+
+if TYPE_CHECKING:
+    from ..deltas import Delta
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ weights alone, but their product reaches the others too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model import DiffusionModel
 from ..options import option
 from ..probes import denoising_gradients, overwrite_prediction
 from .base import GradientMethod, Objective, Step, Training
+
+if TYPE_CHECKING:
+    from ..model import DiffusionModel
 
 SALIENCY_BATCHES = 8
 
