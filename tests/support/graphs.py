@@ -63,16 +63,17 @@ def sampling(
     clip: tuple[str, int] = ("load", 1),
     side: int = 128,
 ) -> Graph:
-    """Saves the latent that MODEL node `model` draws."""
+    """Saves the latent that MODEL node `model` draws. Graphs that are merged share what encodes the same text."""
+    positive, negative = (f"{clip[0]} encodes {text!r}" for text in (prompt, ""))
     return {
-        f"{name} positive": node("CLIPTextEncode", clip=clip, text=prompt),
-        f"{name} negative": node("CLIPTextEncode", clip=clip, text=""),
+        positive: node("CLIPTextEncode", clip=clip, text=prompt),
+        negative: node("CLIPTextEncode", clip=clip, text=""),
         f"{name} empty": node("EmptyLatentImage", width=side, height=side, batch_size=1),
         f"{name} sampled": node(
             "KSamplerAdvanced",
             model=[model, 0],
-            positive=[f"{name} positive", 0],
-            negative=[f"{name} negative", 0],
+            positive=[positive, 0],
+            negative=[negative, 0],
             latent_image=[f"{name} empty", 0],
             add_noise="enable",
             noise_seed=5,
