@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from .model import Cond, DiffusionModel, noise_prediction
+from .model import Cond, DiffusionModel, check_prediction, noise_prediction
 from .prompts import Prompts, held_prompts
 from .sampling import BATCH, SEEDS, Sampling, batch_size, guided, sample_euler
 from .settings import BankSettings, Needs
@@ -288,6 +288,7 @@ class _Teacher:
         e_cond = noise_prediction(self.model, x, sigmas, self.conds)
         e_uncond = noise_prediction(self.model, x, sigmas, self.unconds)
         e_overwrite = e_cond if self.same else noise_prediction(self.model, x, sigmas, self.overwrites)
+        check_prediction(e_cond)
         e = _Predictions(e_cond, e_uncond, e_overwrite)
         self.latents.append(x.cpu())
         self.predictions.append(e.cpu())

@@ -104,3 +104,12 @@ def matching(names: Sequence[str], selection: str) -> list[str]:
     """The sorted names that tell that they belong to `selection`, one of SELECTIONS."""
     pattern = re.compile(SELECTIONS[selection])
     return sorted(name for name in names if pattern.search("_" + name.replace(".", "_")))
+
+
+def check_prediction(x0: Tensor) -> None:
+    """Raises ValueError when what the base predicts is no number."""
+    if not x0.isfinite().all():
+        raise ValueError(
+            "model: the base predicts NaN or infinity; load another file or precision, or take off the LoRA or merge "
+            "that breaks it"
+        )

@@ -192,8 +192,8 @@ class UnlearningPatch:
 
 
 def _on_one_line(text: str) -> str:
-    """At most SHOWN characters of a text."""
-    line = " ".join(text.split())
+    """At most SHOWN characters of a text, all of which can be shown."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 

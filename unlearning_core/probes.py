@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .deltas import FullDelta
-from .model import DiffusionModel, noise_prediction
+from .model import DiffusionModel, check_prediction, noise_prediction
 
 if TYPE_CHECKING:
     from .bank import Batch
@@ -44,15 +44,26 @@ def overwrite_prediction(model: DiffusionModel, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def small_size(model: DiffusionModel, width: int, height: int) -> Size:
-    """The smallest of 1/16, 1/8, 1/4, 1/2 and 1 times a size in pixels that the model can predict at."""
-    for divisor in (16, 8, 4, 2):
+    """The smallest of 1/16, 1/8, 1/4, 1/2 and 1 times a size in pixels that the model can predict at.
+
+    Raises ValueError when there is none, and for a size that the model does not draw.
+    """
+    conds, sigma = model.encode([""]), model.sigmas(1)[:1]
+    model.noise([0], width, height)
+    for divisor in (16, 8, 4, 2, 1):
         size = width // divisor, height // divisor
         try:
-            model.predict_x0(model.noise([0], *size), model.sigmas(1)[:1], model.encode([""]))
-        except (ArithmeticError, RuntimeError, ValueError):  # each network says in its own way that it is too small
-            continue
-        return size
-    return width, height
+            check_prediction(model.predict_x0(model.noise([0], *size), sigma, conds))
+        except torch.OutOfMemoryError:
+            raise
+        except (ArithmeticError, RuntimeError, ValueError) as error:  # each network says in its own way: too small
+            failure = error
+        else:
+            return size
+    raise ValueError(
+        f"model: it cannot predict {width} x {height} pixels ({failure}); use the text encoder that goes with it, a "
+        "size that it draws, and no LoRA or merge that breaks it"
+    ) from failure
 
 
 @torch.no_grad()

@@ -118,7 +118,7 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
 @pytest.fixture
 def trained(pack: Pack, clip: Any) -> Callable[..., Any]:
     """A patch of short training by each method, as Unlearn Concept makes it."""
-    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "train", "unlearn")}
+    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
     prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))
 
     def train(model: Any, *methods: str) -> list[Any]:
@@ -136,7 +136,7 @@ def trained(pack: Pack, clip: Any) -> Callable[..., Any]:
 
     def short(method: str) -> Any:
         weights = core["methods"].METHODS[method].weights
-        return core["train"].Settings(
+        return core["settings"].Settings(
             steps=2, learning_rate=1e-3, width=64, height=64, batch_size=1, runs=1, run_steps=2, weights=weights
         )
 

@@ -63,10 +63,10 @@ def check_patches(pack: Pack, model: Any, family: Family) -> None:
 
 
 def trained(pack: Pack, model: Any, family: Family, method: str, weights: str | None, rank: int) -> Any:
-    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "train", "unlearn")}
+    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
     kind = core["methods"].METHODS[method]
     prompts = core["prompts"].Prompts(("a cat face",), ("a dog",), ("a red car in a garden",))
-    settings = core["train"].Settings(
+    settings = core["settings"].Settings(
         steps=1,
         learning_rate=1e-3,
         width=family.side,

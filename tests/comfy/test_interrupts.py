@@ -88,7 +88,7 @@ def test_training_ends_before_the_next_call(
 
 
 def test_a_backward_pass_ends_too(pack: Pack, quiet: ModuleType, model: Any, clip: Any) -> None:
-    settings = pack("unlearning_core.train").Settings(width=64, height=64)
+    settings = pack("unlearning_core.settings").Settings(width=64, height=64)
     with pack("nodes.host.private").private_copy(model) as private:
         host = pack("nodes.host.model").ComfyModel(private, clip)
         deltas = pack("unlearning_core.unlearn").new_deltas(host, settings)

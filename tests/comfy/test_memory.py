@@ -26,7 +26,7 @@ Pack = Callable[[str], ModuleType]
 
 @pytest.fixture
 def settings(pack: Pack) -> Any:
-    return pack("unlearning_core.train").Settings(width=128, height=128, batch_size=2, weights="all")
+    return pack("unlearning_core.settings").Settings(width=128, height=128, batch_size=2, weights="all")
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_running_out_of_memory_is_comfyuis_own_error_and_releases_the_copy(
 
     comfy.model_management.unload_all_models()
     prompts = pack("unlearning_core.prompts").Prompts(("a cat face",))
-    settings = pack("unlearning_core.train").Settings(width=128, height=128, runs=1, run_steps=2)
+    settings = pack("unlearning_core.settings").Settings(width=128, height=128, runs=1, run_steps=2)
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     during: list[int] = []
 

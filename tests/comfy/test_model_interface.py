@@ -60,10 +60,10 @@ def short_patch(
     """A patch of three steps; `prefix` chooses which copy of the library trains, the pack's or this process's."""
     import importlib
 
-    core = {name: importlib.import_module(f"{prefix}.{name}") for name in ("methods", "prompts", "train", "unlearn")}
+    core = {name: importlib.import_module(f"{prefix}.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
     kind = core["methods"].METHODS[method]
     prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))
-    settings = core["train"].Settings(
+    settings = core["settings"].Settings(
         steps=3, learning_rate=1e-3, rank=rank, width=128, height=128, runs=2, run_steps=3, weights=kind.weights
     )
     return core["unlearn"].unlearn(host, kind(), prompts, settings)

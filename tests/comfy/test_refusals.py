@@ -7,10 +7,11 @@ import math
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from comfyui import PromptError, Server
 from graphs import node, saved_patch, training, unlearn
 
@@ -136,6 +137,41 @@ def test_numbers_out_of_range_are_one_error(server: Server, infos: dict[str, dic
                 assert found["tested"][0]["details"].startswith(key), (name, key, value)
                 count += 1
     assert count > 100
+
+
+class OtherClip:
+    """A text encoder whose tokens have another width than the model reads."""
+
+    def __init__(self, clip: Any) -> None:
+        self.tokenize = clip.tokenize
+        self._encode = clip.encode_from_tokens_scheduled
+
+    def encode_from_tokens_scheduled(self, tokens: Any) -> list[Any]:
+        return [[cond[..., :-8], extra] for cond, extra in self._encode(tokens)]
+
+
+def broken(model: Any) -> Any:
+    """With a LoRA of NaN on one weight."""
+    patched = model.clone()
+    key = next(key for key in model.model_state_dict() if key.endswith("to_out.0.weight"))
+    patched.add_patches({key: ("diff", (torch.full_like(model.model_state_dict()[key], math.nan),))})
+    return patched
+
+
+@pytest.mark.parametrize("method", ["ovw", "uce"])
+def test_models_that_cannot_predict_are_refused_before_work(
+    pack: Callable[[str], ModuleType], model: Any, clip: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = pack("nodes.unlearn").UnlearnConcept
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1"), raising=False)
+    monkeypatch.setattr(pack("nodes.host.unlearning"), "show", lambda text, node_id: None)  # there is no server
+    monkeypatch.setattr(pack("unlearning_core.unlearn"), "make_bank", None)  # what would begin the work
+    texts = {"forget_prompts": "a cat", "overwrite_prompt": "", "retain_prompts": "a car"}
+    inputs = {**texts, "weights": "method default", "width": 64, "height": 64}
+    with pytest.raises(ValueError, match=r"model: it cannot predict 64 x 64 .*use the text encoder that goes with it"):
+        node.execute(model, OtherClip(clip), {"method": method}, **inputs)
+    with pytest.raises(ValueError, match=r"model: it cannot predict 64 x 64 .*NaN or infinity"):
+        node.execute(broken(model), clip, {"method": method}, **inputs)
 
 
 @pytest.mark.parametrize("value", [math.nan, -11.0])

@@ -76,9 +76,9 @@ def dequantized(model: Any) -> dict[str, Tensor]:
 
 
 def trained(pack: Pack, model: Any, clip: Any, method: str) -> Any:
-    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "train", "unlearn")}
+    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
     kind = core["methods"].METHODS[method]
-    settings = core["train"].Settings(
+    settings = core["settings"].Settings(
         steps=2, learning_rate=1e-3, width=64, height=64, batch_size=1, runs=1, run_steps=2, weights=kind.weights
     )
     prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))

@@ -27,11 +27,15 @@ class ModelSource:
     precision: str
 
     def load(self) -> DiffusersModel:
-        """Raises ValueError as `families.load`."""
+        """Raises ValueError for a device that is not there, or as `families.load`."""
         import torch
 
         from ..hosts.families import load
 
+        try:
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError) as error:  # the former where torch was built without CUDA
+            raise ValueError(f"--device {self.device}: {str(error).splitlines()[0]}") from error
         return load(self.model, self.device, getattr(torch, self.precision), self.config)
 
 

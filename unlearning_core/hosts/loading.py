@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -33,14 +34,15 @@ def load_pipeline(model: Path | str, dtype: torch.dtype, config: Path | str | No
 
 def _of_folder(source: Path | str, dtype: torch.dtype, local_files_only: bool) -> DiffusionPipeline:
     """From a folder, or a name on Hugging Face."""
-    import diffusers
-
     options = {"local_files_only": local_files_only}
     try:
-        family = diffusers.DiffusionPipeline.load_config(source, **options)["_class_name"]
-        options |= {"use_safetensors": True, **_without_checker(family)}
-        pipeline = getattr(diffusers, family).from_pretrained(source, dtype=dtype, **options)
-    except OSError as error:
+        index, pipeline_class = _index(source, local_files_only)
+        options |= {"use_safetensors": True}
+        encoders = _text_encoders(source, index, dtype, options)
+        checker = _without_checker(pipeline_class.__name__)
+        pipeline = pipeline_class.from_pretrained(source, dtype=dtype, **encoders, **checker, **options)
+        _check_whole(pipeline)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"model {source}: it cannot be loaded as a diffusers folder of safetensors files ({error})"
         ) from error
@@ -50,7 +52,6 @@ def _of_folder(source: Path | str, dtype: torch.dtype, local_files_only: bool) -
 
 
 def _of_file(file: Path, dtype: torch.dtype, config: Path | str | None) -> DiffusionPipeline:
-    import diffusers
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -60,15 +61,68 @@ def _of_file(file: Path, dtype: torch.dtype, config: Path | str | None) -> Diffu
         raise ValueError(f"model {file.name}: this is not a safetensors file, or it was cut short ({error})") from error
     source = config or _family_of(file)
     try:
-        family = diffusers.DiffusionPipeline.load_config(source, local_files_only=True)["_class_name"]
-    except OSError as error:
+        _, pipeline_class = _index(source, local_files_only=True)
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"model {file.name}: the configuration of {source} is not on this machine; name a diffusers folder of the "
-            "same family as its config"
+            f"model {file.name}: the configuration of {source} is not on this machine ({error}); name a diffusers "
+            "folder of the same family as its config"
         ) from error
-    options = {"local_files_only": True, **_without_checker(family)}
-    pipeline_class: Any = getattr(diffusers, family)
-    return pipeline_class.from_single_file(str(file), config=str(source), torch_dtype=dtype, **options)
+    options = {"local_files_only": True, **_without_checker(pipeline_class.__name__)}
+    pipeline: DiffusionPipeline = pipeline_class.from_single_file(
+        str(file), config=str(source), torch_dtype=dtype, **options
+    )
+    return pipeline
+
+
+def _index(source: Path | str, local_files_only: bool) -> tuple[dict[str, Any], Any]:
+    """What a folder's model_index.json says, and the pipeline's class. Raises ValueError when it names none."""
+    import diffusers
+
+    index = diffusers.DiffusionPipeline.load_config(source, local_files_only=local_files_only)
+    name = index.get("_class_name") if isinstance(index, dict) else None
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
+        raise ValueError(
+            f"its model_index.json names {name!r}, which is no pipeline of diffusers {diffusers.__version__}"
+        )
+    return index, kind
+
+
+def _text_encoders(
+    source: Path | str, index: dict[str, Any], dtype: torch.dtype, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The pipeline's networks from transformers, which gives random numbers to weights that a file lacks.
+
+    Raises ValueError for such a file.
+    """
+    encoders = {}
+    for name, entry in index.items():
+        network = _transformer(entry)
+        if network:
+            encoders[name], found = network.from_pretrained(
+                source, subfolder=name, torch_dtype=dtype, output_loading_info=True, **options
+            )
+            if found["missing_keys"]:
+                raise ValueError(f"its {name} lacks {min(found['missing_keys'])}")
+    return encoders
+
+
+def _transformer(entry: Any) -> Any:
+    """The network's class of an entry such as ["transformers", "CLIPTextModel"]; None for others."""
+    import transformers
+
+    library, name = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+    kind = getattr(transformers, str(name), None) if library == "transformers" else None
+    return kind if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel) else None
+
+
+def _check_whole(pipeline: DiffusionPipeline) -> None:
+    """Raises ValueError when a network lacks a weight: diffusers leaves it without a value."""
+    for name, component in pipeline.components.items():
+        weights = component.state_dict() if isinstance(component, nn.Module) else {}
+        missing = next((key for key, weight in weights.items() if weight.is_meta), None)
+        if missing:
+            raise ValueError(f"its {name} lacks {missing}")
 
 
 def _without_checker(family: str) -> dict[str, Any]:
