@@ -97,7 +97,7 @@ class KeepingModel:
         """The model's noised latents."""
         return self._model.noised(x0, noise, sigma)
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> Mapping[str, Tensor]:
         """The model's frozen weights."""
         return self._model.weights()
 

@@ -49,7 +49,7 @@ class DiffusionModel(Protocol):
         """Clean latents x0 [B, C, H, W] at noise level sigma [B], with unit noise of their shape."""
         ...
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> Mapping[str, Tensor]:
         """Every frozen weight under its patch name, `<module>.weight` or `<module>.bias`, with the patches on it."""
         ...
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .deltas import FullDelta
 from .model import DiffusionModel, check_prediction, noise_prediction
@@ -64,26 +63,3 @@ def small_size(model: DiffusionModel, width: int, height: int) -> Size:
         f"model: it cannot predict {width} x {height} pixels ({failure}); use the text encoder that goes with it, a "
         "size that it draws, and no LoRA or merge that breaks it"
     ) from failure
-
-
-@torch.no_grad()
-def text_inputs(model: DiffusionModel, names: Sequence[str], prompt: str, size: Size) -> dict[str, Tensor]:
-    """The tokens [T, D] that reach the layer of each weight `names` under a prompt, in float64.
-
-    Layers that see the same tokens share one tensor. They do not see the picture, but the model has to take its size.
-    """
-    seen: dict[str, Tensor] = {}
-    with ExitStack() as hooks:
-        for name in names:
-            hooks.callback(model.module(name).register_forward_pre_hook(_keeper(seen, name)).remove)
-        x = model.noise([0], *size)
-        model.predict_x0(x, model.sigmas(1)[:1], model.encode([prompt]))
-    return seen
-
-
-def _keeper(seen: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        tokens = inputs[0].flatten(0, -2).double()
-        seen[name] = next((other for other in seen.values() if torch.equal(other, tokens)), tokens)
-
-    return keep

@@ -15,14 +15,14 @@ from .deltas import Delta, left_out, make_deltas
 from .encodings import check_encodings
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method, name_of
-from .methods.base import Texts, Training, aligned, gram
+from .methods.base import Training
 from .model import DiffusionModel
 from .patch import Record, UnlearningPatch
-from .probes import small_size, text_inputs
 from .progress import OnProgress, Reporter
-from .prompts import Prompts, all_prompts, held_prompts
+from .prompts import Prompts
 from .selections import Selections, selections_of
 from .settings import Settings
+from .solve import solve
 from .train import train
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ def unlearn(
     no longer a number, or the patch would change nothing.
     """
     method.check_settings(settings)
-    selected(method, selections_of(model, settings.size), settings.weights)
+    names = selected(method, selections_of(model, settings.size), settings.weights)
     check_encodings(model, prompts)
     base = model.fingerprint()
     if isinstance(method, ClosedForm):
-        tensors = _solve(model, method, prompts, settings, on_progress)
+        tensors = solve(model, method, prompts, names, settings.size, on_progress)
     else:
         assert isinstance(method, GradientMethod)
         like = model.noise([0], settings.width, settings.height)
@@ -145,42 +145,3 @@ def lora_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
     """What the deltas are now, under LoRA-file keys, on the CPU."""
     items = [item for name, delta in deltas.items() for item in delta.tensors(name).items()]
     return {key: tensor.detach().cpu().clone() for key, tensor in items}
-
-
-@torch.no_grad()
-def _solve(
-    model: DiffusionModel, method: ClosedForm, prompts: Prompts, settings: Settings, on_progress: OnProgress
-) -> dict[str, Tensor]:
-    """The closed form's change of each weight, in the weight's own shape."""
-    names = selected(method, selections_of(model, settings.size), settings.weights)
-    size = small_size(model, *settings.size)
-    asked = all_prompts(prompts)
-    report = Reporter(on_progress, len(asked))
-    tokens = {}
-    for prompt in asked:
-        tokens[prompt] = text_inputs(model, names, prompt, size)
-        report()
-    weights = model.weights()
-    tensors = {}
-    for group in _sharing(tokens[""]):
-        seen = {prompt: inputs[group[0]] for prompt, inputs in tokens.items()}
-        current = [weights[name].float() for name in group]
-        stacked = torch.cat([weight.flatten(1) for weight in current]).to(seen[""])
-        parts = method.edit(stacked, layer_texts(prompts, seen)).split([len(weight) for weight in current])
-        for name, weight, change in zip(group, current, parts, strict=True):
-            tensors[f"{name.removesuffix('.weight')}.diff"] = change.reshape(weight.shape).float().cpu()
-    return tensors
-
-
-def _sharing(tokens: Mapping[str, Tensor]) -> list[list[str]]:
-    """The names that share one tensor, group by group."""
-    groups: dict[int, list[str]] = {}
-    for name, inputs in tokens.items():
-        groups.setdefault(id(inputs), []).append(name)
-    return list(groups.values())
-
-
-def layer_texts(prompts: Prompts, tokens: Mapping[str, Tensor]) -> Texts:
-    """What the prompts feed into a layer, from the tokens [T, D] that reach it under each prompt."""
-    forget, overwrite = zip(*(aligned(tokens[pair[0]], tokens[pair[1]]) for pair in prompts.pairs), strict=True)
-    return Texts(torch.cat(forget), torch.cat(overwrite), gram([tokens[prompt] for prompt in held_prompts(prompts)]))

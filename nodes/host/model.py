@@ -31,6 +31,8 @@ Inputs = dict[str, CONDRegular]  # what the network reads of one prompt, by its 
 class ComfyModel:
     """A `DiffusionModel` of the library, over the copy that `private_copy` yields."""
 
+    resident = True  # all of it on the device
+
     def __init__(self, private: ModelPatcher, clip: CLIP) -> None:
         self.patcher = private
         self.clip = clip
@@ -64,7 +66,7 @@ class ComfyModel:
                 )
             self._encoded[prompt] = cond
         if new:  # the text encoder may have taken the model's place on the device
-            comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+            comfy.model_management.load_models_gpu([self.patcher], force_full_load=self.resident)
         return [self._encoded[prompt] for prompt in prompts]
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
@@ -159,7 +161,7 @@ class ComfyModel:
         """LATENT samples [B, C, H, W] in the model's own scale."""
         return self.patcher.model.process_latent_in(samples)
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> Mapping[str, Tensor]:
         """Every weight that a patch may change, under its patch name, with the patches on the MODEL."""
         network = self.patcher.model
         return {name: place.of(comfy.utils.get_attr(network, place.key)) for name, place in self.places.items()}

@@ -25,7 +25,7 @@ def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
     device at any time. Call under `torch.inference_mode(False)`. Raises ValueError when the model cannot be copied, or
     as `check_base` does.
     """
-    with _undisturbed(model):
+    with undisturbed(model):
         check_base(model)
         private = _reload(model) if model.is_dynamic() else _deepcopy(model)
     if private.model.get_dtype_inference() == torch.float16:
@@ -41,7 +41,7 @@ def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
 
 
 @contextmanager
-def _undisturbed(model: ModelPatcher) -> Iterator[None]:
+def undisturbed(model: ModelPatcher) -> Iterator[None]:
     """Within the context, other clones of the model have no hooks and injections on the network that they share."""
     loaded = [other.model for other in comfy.model_management.current_loaded_models]
     with ExitStack() as ejected:

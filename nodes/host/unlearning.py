@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from comfy.sd import CLIP
 from ...unlearning_core.bank import NO_LATENTS, UserLatents, bank_sources, check_sizes
 from ...unlearning_core.kept import KeepingModel, KeptPredictions
 from ...unlearning_core.methods import GradientMethod, Method
+from ...unlearning_core.model import DiffusionModel
 from ...unlearning_core.patch import UnlearningPatch
 from ...unlearning_core.prompts import Prompts, all_prompts
 from ...unlearning_core.selections import selections_of, summary
@@ -23,6 +26,7 @@ from .patching import apply_patch
 from .private import private_copy
 from .progress import interruptible, show, training_progress
 from .rounding import rounding_warning
+from .shared import shared_model
 
 kept = KeptPredictions()  # of the bases that were trained on last
 
@@ -49,18 +53,33 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         sources = bank_sources(method.needs, prompts, settings.bank, latents)
         check_sizes(sources, empty_latent(model, *settings.size))
     progress = training_progress(node_id)
-    with interruptible(), torch.inference_mode(False), torch.enable_grad(), private_copy(model) as private:
-        host = ComfyModel(private, clip)
+    with interruptible(), torch.inference_mode(False), torch.enable_grad(), opened(model, clip, method) as host:
         make_room(host, method, settings, all_prompts(prompts))
         chosen = selected(method, selections_of(host, settings.size), settings.weights)
         show(summary(settings.weights, chosen), node_id)
-        keeping = KeepingModel(host, prediction_identity(model, private), kept)
-        base = keeping if isinstance(method, GradientMethod) else host
-        patch = unlearn(base, method, prompts, settings, progress, latents)
+        patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
     warning = rounding_warning(model, patch, 1.0)
     if warning:
         show(warning, node_id)
     return apply_patch(model, patch, 1.0), patch
+
+
+@contextmanager
+def opened(model: ModelPatcher, clip: CLIP, method: Method) -> Iterator[ComfyModel]:
+    """What is trained, or looked into."""
+    if isinstance(method, GradientMethod):
+        with private_copy(model) as private:
+            yield ComfyModel(private, clip)
+    else:
+        with shared_model(model, clip) as shared:
+            yield shared
+
+
+def _keeping(model: ModelPatcher, host: ComfyModel, method: Method) -> DiffusionModel:
+    """The host, which keeps the base's predictions for the next run where they take long."""
+    if not isinstance(method, GradientMethod):
+        return host
+    return KeepingModel(host, prediction_identity(model, host.patcher), kept)
 
 
 def _latents(model: ModelPatcher, task: Task) -> UserLatents:

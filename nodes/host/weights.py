@@ -104,6 +104,15 @@ def patch_changes(model: ModelPatcher) -> Mapping[str, Tensor]:
     return Computed(places, lambda name: places[name].of(whole(places[name].key)))
 
 
+def effective_weights(model: ModelPatcher) -> Mapping[str, Tensor]:
+    """The weights of a MODEL with the patches on it, in fp32 where it has some, under their patch names.
+
+    Reading one raises ValueError as `base_weights` and `patch_changes`.
+    """
+    base, changes = base_weights(model), patch_changes(model)
+    return Computed(base, lambda name: base[name].float() + changes[name] if name in changes else base[name])
+
+
 @torch.no_grad()
 def patch_change(model: ModelPatcher, key: str) -> Tensor:
     """What the patches on a MODEL add to one weight, in fp32. Raises ValueError as `patch_changes`."""

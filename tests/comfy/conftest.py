@@ -50,6 +50,25 @@ def clip(pack: Callable[[str], ModuleType]) -> Any:
 
 
 @pytest.fixture(scope="session")
+def unlearned(pack: Callable[[str], ModuleType]) -> Callable[..., Any]:
+    """Makes a patch of two steps as Unlearn Concept does: `unlearned(model, clip, method)`."""
+    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
+    prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))
+    options = {"sa": {"fisher_samples": 2}, "nullspace": {"tolerance": 1e-3}}
+
+    def unlearn(model: Any, clip: Any, name: str) -> Any:
+        method = core["methods"].METHODS[name](**options.get(name, {}))
+        settings = core["settings"].Settings(
+            steps=2, learning_rate=1e-3, width=64, height=64, batch_size=1, runs=1, run_steps=2, weights=method.weights
+        )
+        opened = pack("nodes.host.unlearning").opened(model, clip, method)
+        with torch.inference_mode(False), torch.enable_grad(), opened as host:
+            return core["unlearn"].unlearn(host, method, prompts, settings)
+
+    return unlearn
+
+
+@pytest.fixture(scope="session")
 def family_checkpoint(pack: Callable[[str], ModuleType], server: Server) -> Callable[[str], None]:
     """Writes a family's small checkpoint once into the server's model folders: see `checkpoints`."""
     models = server.base_directory / "models"

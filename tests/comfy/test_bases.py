@@ -116,31 +116,9 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 @pytest.fixture
-def trained(pack: Pack, clip: Any) -> Callable[..., Any]:
-    """A patch of short training by each method, as Unlearn Concept makes it."""
-    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
-    prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))
-
-    def train(model: Any, *methods: str) -> list[Any]:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            pack("nodes.host.private").private_copy(model) as private,
-        ):
-            host = pack("nodes.host.model").ComfyModel(private, clip)
-            return [core["unlearn"].unlearn(host, make(method), prompts, short(method)) for method in methods]
-
-    def make(method: str) -> Any:
-        options = {"fisher_samples": 2} if method == "sa" else {"tolerance": 1e-3} if method == "nullspace" else {}
-        return core["methods"].METHODS[method](**options)
-
-    def short(method: str) -> Any:
-        weights = core["methods"].METHODS[method].weights
-        return core["settings"].Settings(
-            steps=2, learning_rate=1e-3, width=64, height=64, batch_size=1, runs=1, run_steps=2, weights=weights
-        )
-
-    return train
+def trained(unlearned: Callable[..., Any], clip: Any) -> Callable[..., Any]:
+    """A patch by each method."""
+    return lambda model, *methods: [unlearned(model, clip, method) for method in methods]
 
 
 def baked(pack: Pack, model: Any) -> Any:

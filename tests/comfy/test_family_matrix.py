@@ -78,7 +78,7 @@ def trained(pack: Pack, model: Any, family: Family, method: str, weights: str | 
         weights=weights or kind.weights,
     )
     with host_of(pack, model, family) as host:
-        pack("nodes.host.memory").make_room(host, kind(), settings, core["unlearn"].all_prompts(prompts))
+        pack("nodes.host.memory").make_room(host, kind(), settings, core["prompts"].all_prompts(prompts))
         return core["unlearn"].unlearn(host, kind(), prompts, settings)
 
 

@@ -71,7 +71,7 @@ def test_text_encoder_leaves_before_training(pack: Pack, model: Any, clip: Any, 
     with pack("nodes.host.private").private_copy(model) as private:
         host = pack("nodes.host.model").ComfyModel(private, clip)
         prompts = pack("unlearning_core.prompts").Prompts(("a cat face",), ("a dog face",), ("a car",))
-        everything = pack("unlearning_core.unlearn").all_prompts(prompts)
+        everything = pack("unlearning_core.prompts").all_prompts(prompts)
         ovw = pack("unlearning_core.methods").METHODS["ovw"]()
         pack("nodes.host.memory").make_room(host, ovw, settings, everything)
         host.clip = None

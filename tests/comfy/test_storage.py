@@ -75,17 +75,6 @@ def dequantized(model: Any) -> dict[str, Tensor]:
     }
 
 
-def trained(pack: Pack, model: Any, clip: Any, method: str) -> Any:
-    core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
-    kind = core["methods"].METHODS[method]
-    settings = core["settings"].Settings(
-        steps=2, learning_rate=1e-3, width=64, height=64, batch_size=1, runs=1, run_steps=2, weights=kind.weights
-    )
-    prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))
-    with torch.inference_mode(False), torch.enable_grad(), pack("nodes.host.private").private_copy(model) as private:
-        return core["unlearn"].unlearn(pack("nodes.host.model").ComfyModel(private, clip), kind(), prompts, settings)
-
-
 def fingerprint(pack: Pack, model: Any) -> Any:
     return pack("nodes.host.traits").fingerprint(model)
 
@@ -110,7 +99,9 @@ def fp16(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", PLAIN, ids=str)
-def test_precision_makes_no_other_base(pack: Pack, clip: Any, dtype: torch.dtype) -> None:
+def test_precision_makes_no_other_base(
+    pack: Pack, unlearned: Callable[..., Any], clip: Any, dtype: torch.dtype
+) -> None:
     weights = fp16(named_weights(pack))
     full = fingerprint(pack, loaded(pack, weights))
     stored = loaded(pack, {name: weight.to(dtype) for name, weight in weights.items()}, dtype)
@@ -119,11 +110,13 @@ def test_precision_makes_no_other_base(pack: Pack, clip: Any, dtype: torch.dtype
         assert one.difference(two) is None
     assert "its weights differ by" in full.difference(fingerprint(pack, other))
     assert "its weights differ by" in fingerprint(pack, other).difference(full)
-    assert trained(pack, stored, clip, "ovw").record.base.difference(full) is None
+    assert unlearned(stored, clip, "ovw").record.base.difference(full) is None
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_quantized_weights_are_dequantized_for_training(pack: Pack, clip: Any, kind: str) -> None:
+def test_quantized_weights_are_dequantized_for_training(
+    pack: Pack, unlearned: Callable[..., Any], clip: Any, kind: str
+) -> None:
     """Closed forms, training, base check, rounding and pictures, of a checkpoint that ComfyUI samples."""
     from comfy.quant_ops import QUANT_ALGOS
 
@@ -140,7 +133,7 @@ def test_quantized_weights_are_dequantized_for_training(pack: Pack, clip: Any, k
         pictures = drawing(pack, clip).draw(stored, [("a cat face", 0)])
         identity = drawing(pack, clip).identity(stored)
     for method in ("uce", "ovw"):
-        patch, expected = (trained(pack, model, clip, method) for model in (stored, plain))
+        patch, expected = (unlearned(model, clip, method) for model in (stored, plain))
         for name, change in expected.changes().items():
             torch.testing.assert_close(patch.changes()[name], change, rtol=0, atol=1e-5 * float(change.abs().max()))
     assert patch.record.base.difference(fingerprint(pack, loaded(pack, weights))) is None
@@ -194,14 +187,16 @@ def packed(model: Any) -> None:
         )
 
 
-def test_packed_weights_are_refused_for_training_and_work_elsewhere(pack: Pack, clip: Any) -> None:
+def test_packed_weights_are_refused_for_training_and_work_elsewhere(
+    pack: Pack, unlearned: Callable[..., Any], clip: Any
+) -> None:
     weights = named_weights(pack)
     base, stored = loaded(pack, weights), loaded(pack, weights)
     packed(stored)
-    patch = trained(pack, base, clip, "uce")
+    patch = unlearned(base, clip, "uce")
     for method in ("uce", "ovw"):
         with pytest.raises(ValueError, match=r"model: its loader stores diffusion_model.*to_k.weight as Packed"):
-            trained(pack, stored, clip, method)
+            unlearned(stored, clip, method)
     with torch.inference_mode():
         assert drawing(pack, clip).draw(stored, [("a cat face", 0)]).isfinite().all()
         assert drawing(pack, clip).identity(stored) != drawing(pack, clip).identity(base)

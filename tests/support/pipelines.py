@@ -31,6 +31,7 @@ from transformers import (
 )
 
 WIDTH = 32  # of the CLIP text encoders; T5 has twice that
+CHANNELS = (64, 128)  # of the U-Nets
 
 
 def make_pipeline(family: str, comfyui: Path) -> DiffusionPipeline:
@@ -185,7 +186,7 @@ def _flux(comfy: Path) -> DiffusionPipeline:
 def _unet(down: tuple[str, str], up: tuple[str, str], context: int, **options: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(64, 128),
+        block_out_channels=CHANNELS,
         layers_per_block=1,
         down_block_types=down,
         up_block_types=up,

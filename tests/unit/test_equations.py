@@ -23,7 +23,7 @@ from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.base import DiffusersModel
 from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
-from unlearning_core.methods.base import GradientMethod, Objective, Step, Texts, Training
+from unlearning_core.methods.base import GradientMethod, Objective, Step, TextSums, Training
 from unlearning_core.methods.ca import Ca
 from unlearning_core.methods.esd import Esd
 from unlearning_core.methods.nullspace import NullSpace
@@ -224,27 +224,27 @@ def test_saddle_starts_with_a_random_step_of_the_learning_rate() -> None:
 
 
 def test_uce() -> None:
-    texts = Texts(  # forget token (1, 0), overwrite token (0, 1), retain token (1, 1)
-        forget=torch.tensor([[1.0, 0.0]]).double(),
-        overwrite=torch.tensor([[0.0, 1.0]]).double(),
+    sums = TextSums(  # forget token (1, 0), overwrite token (0, 1), retain token (1, 1)
+        forget=torch.tensor([[1.0, 0.0], [0.0, 0.0]]).double(),
+        moved=torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).double(),
         retain=torch.tensor([[1.0, 1.0], [1.0, 1.0]]).double(),
     )
     weight = torch.tensor([[1.0, 2.0]]).double()
     # W* = ((1, 2) + 2 (1, 0) + 0.5 (3, 3)) (I + [[1, 0], [0, 0]] + 0.5 [[1, 1], [1, 1]])^-1
     #    = (4.5, 3.5) [[2.5, 0.5], [0.5, 1.5]]^-1 = (4.5, 3.5) [[1.5, -0.5], [-0.5, 2.5]] / 3.5 = (5, 6.5) / 3.5
-    edit = Uce(ridge=1.0, retain_weight=0.5).edit(weight, texts)
+    edit = weight @ Uce(ridge=1.0, retain_weight=0.5).map(sums)
     assert_close(weight + edit, torch.tensor([[5.0, 6.5]]).double() / 3.5)
 
 
 def test_null_space() -> None:
-    texts = Texts(  # forget token (1, 1), overwrite token (4, 1), retain token (0, 1): N = (1, 0)^T
-        forget=torch.tensor([[1.0, 1.0]]).double(),
-        overwrite=torch.tensor([[4.0, 1.0]]).double(),
+    sums = TextSums(  # forget token (1, 1), overwrite token (4, 1), retain token (0, 1): N = (1, 0)^T
+        forget=torch.tensor([[1.0, 1.0], [1.0, 1.0]]).double(),
+        moved=torch.tensor([[3.0, 3.0], [0.0, 0.0]]).double(),
         retain=torch.tensor([[0.0, 0.0], [0.0, 1.0]]).double(),
     )
     weight = torch.tensor([[1.0, 2.0]]).double()
     # v* - W c = 6 - 3, c^T N = 1: W* = W + 3 * 1 * (1 + 0.5)^-1 * (1, 0) = (3, 2)
-    edit = NullSpace(ridge=0.5).edit(weight, texts)
+    edit = weight @ NullSpace(ridge=0.5).map(sums)
     assert_close(weight + edit, torch.tensor([[3.0, 2.0]]).double())
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -129,17 +129,12 @@ class GradientMethod(Method):
         return {}
 
 
-@dataclass(frozen=True)
-class Texts:
-    """What the prompts feed into one linear layer, in float64.
+class TextSums(NamedTuple):
+    """What the prompts feed into one linear layer, summed up over tokens c: each [D, D], in float64."""
 
-    Row i of `forget` [N, D] is to give what row i of `overwrite` [N, D] gives; `retain` [D, D] is the sum of c c^T over
-    the tokens c of the prompts to keep.
-    """
-
-    forget: Tensor
-    overwrite: Tensor
-    retain: Tensor
+    forget: Tensor  # c c^T over the forget tokens
+    moved: Tensor  # (c_o - c) c^T over them, with the overwrite token c_o in the same place
+    retain: Tensor  # c c^T over the tokens of the prompts to keep
 
 
 @dataclass(frozen=True)
@@ -160,18 +155,14 @@ class ClosedForm(Method):
         return ValueError(f"weights: {self.label} needs text_projections")
 
     @abstractmethod
-    def edit(self, weight: Tensor, texts: Texts) -> Tensor:
-        """The change of a weight [out, D], both in float64. Raises ValueError when the texts leave it no room."""
+    def map(self, sums: TextSums) -> Tensor:
+        """M [D, D] of the change W M of every weight W [out, D] that reads these tokens, in float64.
+
+        M = moved K for some K: only the ways in which forget tokens move are reached. Raises ValueError when the texts
+        leave no room.
+        """
 
 
-def aligned(forget: Tensor, overwrite: Tensor) -> tuple[Tensor, Tensor]:
-    """Two prompts' tokens [T, D], position by position; the shorter one repeats its last token."""
-    count = max(len(forget), len(overwrite))
-    first, second = (torch.cat([tokens, tokens[-1:].expand(count - len(tokens), -1)]) for tokens in (forget, overwrite))
-    return first, second
-
-
-def gram(prompts: Sequence[Tensor]) -> Tensor:
-    """The sum of c c^T over all tokens of prompts [T, D]: [D, D]."""
-    tokens = torch.cat(list(prompts))
-    return tokens.T @ tokens
+def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
+    """right [N, D] times the inverse of a symmetric positive definite matrix [D, D]."""
+    return torch.cholesky_solve(right.T, torch.linalg.cholesky(matrix)).T

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..options import option
-from .base import ClosedForm, Texts
+from .base import ClosedForm, TextSums, solve_positive
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,14 @@ class NullSpace(ClosedForm):
     tolerance: float = option(1e-6, 1e-7, 1.0, "relative size up to which retain tokens count as zero", step=1e-6)
     ridge: float = option(1e-3, 1e-12, 1e6, "weight of staying near the base's weights", step=1e-3)
 
-    def edit(self, weight: Tensor, texts: Texts) -> Tensor:
-        squares, directions = torch.linalg.eigh(texts.retain)
+    def map(self, sums: TextSums) -> Tensor:
+        squares, directions = torch.linalg.eigh(sums.retain)
         empty = directions[:, squares <= self.tolerance**2 * squares[-1]]
         if not empty.shape[1]:
             raise ValueError(
                 f"retain prompts: their tokens fill all {len(squares)} directions of the text, so a null-space edit "
                 "has none left; use fewer retain prompts, or raise tolerance"
             )
-        forget = texts.forget @ empty
-        inverted = forget.T @ forget
-        inverted += self.ridge * torch.eye(len(inverted), dtype=weight.dtype, device=weight.device)
-        moved = weight @ (texts.overwrite - texts.forget).T @ forget
-        return torch.linalg.solve(inverted, moved.T).T @ empty.T
+        inverted = empty.T @ sums.forget @ empty
+        inverted.diagonal().add_(self.ridge)
+        return solve_positive(inverted, sums.moved @ empty) @ empty.T

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..options import option
-from .base import ClosedForm, Texts
+from .base import ClosedForm, TextSums, solve_positive
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,7 @@ class Uce(ClosedForm):
     ridge: float = option(0.5, 1e-6, 1e6, "weight of staying near the base's weights")
     retain_weight: float = option(1.0, 0.0, 1e6, "weight of the retain prompts' tokens against the forget prompts'")
 
-    def edit(self, weight: Tensor, texts: Texts) -> Tensor:
-        forget = texts.forget
-        inverted = forget.T @ forget + self.retain_weight * texts.retain
-        inverted += self.ridge * torch.eye(len(inverted), dtype=weight.dtype, device=weight.device)
-        moved = weight @ (texts.overwrite - forget).T @ forget  # sum (v* - W c) c^T
-        return torch.linalg.solve(inverted, moved.T).T
+    def map(self, sums: TextSums) -> Tensor:
+        inverted = sums.forget + self.retain_weight * sums.retain
+        inverted.diagonal().add_(self.ridge)
+        return solve_positive(inverted, sums.moved)  # W* - W = (sum (v* - W c) c^T) (...)^-1, v* = W c_o

@@ -1,0 +1,173 @@
+"""Closed forms: what the prompts feed into the layers is summed up, and one map for each kind of tokens solved for.
+
+A layer's change is its weight times that map. The map moves the forget tokens alone, so its rank is that of the ways
+in which they are moved, and the change is a LoRA without loss.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .deltas import full_tensors, low_rank_tensors
+from .methods import ClosedForm
+from .methods.base import TextSums
+from .model import DiffusionModel
+from .names import loras_reach
+from .probes import Size
+from .progress import OnProgress, Reporter
+from .prompts import Prompts, all_prompts, held_prompts
+from .texts import TextReader
+
+CUT = 1e-8  # share of a map's norm that its factors may leave out
+AT_ONCE = 2048  # tokens that are summed up together
+
+
+class Factors(NamedTuple):
+    """A map [D, D] as the product of two: [D, r] and [r, D]."""
+
+    left: Tensor
+    right: Tensor
+
+    def padded(self, rank: int) -> Factors:
+        """The same product of factors of a rank that is not below their own."""
+        more = rank - len(self.right)
+        return Factors(F.pad(self.left, (0, more)), F.pad(self.right, (0, 0, 0, more)))
+
+
+class Sums:
+    """`TextSums` of one kind of tokens, prompt by prompt, and the differences that span what a map can reach."""
+
+    def __init__(self, like: Tensor) -> None:
+        """`like` [T, D] in float64."""
+        self._width = like.shape[1]
+        self._sums = TextSums(*(like.new_zeros(self._width, self._width) for _ in TextSums._fields))
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # forget tokens and their moves, not summed up yet
+        self._moves: list[Tensor] | None = []
+
+    def move(self, forget: Tensor, overwrite: Tensor) -> None:
+        """Tokens [T, D] to forget, and what is to come in their place."""
+        forget, overwrite = aligned(forget, overwrite)
+        self._waiting.append((forget, overwrite - forget))
+        if sum(len(tokens) for tokens, _ in self._waiting) >= AT_ONCE:
+            self._add_up()
+
+    def retain(self, tokens: Tensor) -> None:
+        """Tokens [T, D] to keep."""
+        self._sums.retain.addmm_(tokens.T, tokens)
+
+    def map(self, method: ClosedForm) -> tuple[Tensor, Factors | None]:
+        """The method's map [D, D], and its factors where they are smaller. Raises ValueError as `ClosedForm.map`."""
+        self._add_up()
+        solved = method.map(self._sums)
+        return solved, None if self._moves is None else factors(solved, torch.cat(self._moves))
+
+    def _add_up(self) -> None:
+        """Products of many tokens at once are far faster than of one prompt's."""
+        if not self._waiting:
+            return
+        forget, moved = (torch.cat(tokens) for tokens in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        self._sums.forget.addmm_(forget.T, forget)
+        self._sums.moved.addmm_(moved.T, forget)
+        if self._moves is not None:
+            self._moves.append(moved[moved.any(dim=1)])
+            if sum(map(len, self._moves)) > self._width // 2:  # tokens, above which factors save nothing
+                self._moves = None
+
+
+def factors(solved: Tensor, moves: Tensor) -> Factors:
+    """A map [D, D] that gives sums of the rows of `moves` [N, D], as a product of the least rank that CUT allows."""
+    basis = torch.linalg.qr(moves.T)[0]
+    u, s, vh = torch.linalg.svd(basis.T @ solved, full_matrices=False)
+    left_out = s.square().flip(0).cumsum(0).flip(0).sqrt()  # when the rank is the index
+    rank = max(1, int((left_out > CUT * s.norm()).sum()))
+    return Factors(basis @ (u[:, :rank] * s[:rank]), vh[:rank])
+
+
+@torch.no_grad()
+def solve(
+    model: DiffusionModel,
+    method: ClosedForm,
+    prompts: Prompts,
+    names: Sequence[str],
+    size: Size,
+    on_progress: OnProgress = lambda progress: None,
+) -> dict[str, Tensor]:
+    """The method's change of the weights `names` in fp32 under LoRA-file keys, in factors where these are smaller.
+
+    `size` is of a picture in pixels that the model draws. Raises ValueError as `ClosedForm.map`.
+    """
+    reader = TextReader(model, names, size)
+    maps = [summed.map(method) for summed in _summed(reader, prompts, Reporter(on_progress, len(all_prompts(prompts))))]
+    weights = model.weights()
+    factored = [factors for _, factors in maps if factors]
+    shapes = {name: weights[name].shape for name in names}
+    low_rank = len(factored) == len(maps) and all(map(loras_reach, names)) and _saves(factored, shapes.values())
+    rank = max((len(factors.right) for factors in factored), default=0)  # of all, as LoRA loaders expect it
+    tensors: dict[str, Tensor] = {}
+    for group, (solved, factors) in zip(reader.groups, maps, strict=True):
+        for name in group:
+            weight = weights[name].to(solved.device).float().flatten(1)
+            if low_rank:
+                assert factors is not None
+                tensors |= _low_rank(name, weight, factors.padded(rank), shapes[name])
+            else:
+                tensors |= full_tensors(name, (weight @ solved.float()).reshape(shapes[name]).cpu())
+    return tensors
+
+
+def _summed(reader: TextReader, prompts: Prompts, report: Callable[[], None]) -> list[Sums]:
+    """Over all prompts, for each group of layers. Tokens are in memory until the last pair that needs them."""
+    uses = Counter(prompt for pair in prompts.pairs for prompt in pair)
+    held = dict.fromkeys(held_prompts(prompts))
+    kept: dict[str, list[Tensor]] = {}
+    sums: list[Sums] = []
+
+    def read(prompt: str) -> list[Tensor]:
+        if prompt not in kept:
+            kept[prompt] = reader.read(prompt)
+            if not sums:
+                sums.extend(map(Sums, kept[prompt]))
+            if prompt in held:
+                for own, tokens in zip(sums, kept[prompt], strict=True):
+                    own.retain(tokens)
+            report()
+        uses[prompt] -= 1
+        return kept[prompt] if uses[prompt] > 0 else kept.pop(prompt)
+
+    for forget, overwrite in prompts.pairs:
+        old, new = read(forget), read(overwrite)
+        for own, *tokens in zip(sums, old, new, strict=True):
+            own.move(*tokens)
+    for prompt in held:
+        if prompt not in uses:
+            read(prompt)
+    return sums
+
+
+def _saves(factored: Sequence[Factors], shapes: Iterable[torch.Size]) -> bool:
+    """Whether factors of one rank for all are smaller than the full changes of weights of these shapes."""
+    sizes = [(shape[0], shape[1:].numel()) for shape in shapes]
+    rank = max(len(factors.right) for factors in factored)
+    return sum(rank * (rows + columns) for rows, columns in sizes) < sum(rows * columns for rows, columns in sizes)
+
+
+def _low_rank(name: str, weight: Tensor, factors: Factors, shape: torch.Size) -> dict[str, Tensor]:
+    """The change of a weight [out, D], whose own shape may have more dimensions."""
+    ones = [1] * (len(shape) - 2)
+    up = (weight @ factors.left.float()).reshape(shape[0], -1, *ones)
+    down = factors.right.float().reshape(-1, *shape[1:])
+    return low_rank_tensors(name, up.cpu(), down.contiguous().cpu())
+
+
+def aligned(forget: Tensor, overwrite: Tensor) -> tuple[Tensor, Tensor]:
+    """Two prompts' tokens [T, D], position by position; the shorter one repeats its last token."""
+    count = max(len(forget), len(overwrite))
+    first, second = (torch.cat([tokens, tokens[-1:].expand(count - len(tokens), -1)]) for tokens in (forget, overwrite))
+    return first, second

@@ -1,0 +1,98 @@
+"""What the prompts feed into the layers that read the text and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+
+import torch
+from torch import Tensor, nn
+
+from .digests import tensors
+from .model import Cond, DiffusionModel
+from .probes import Size, small_size
+
+ASKED = 2  # prompts that must be found in the text encoder's output before the network is left alone
+
+
+class TextReader:
+    """The tokens that reach some layers, in groups of layers that share them.
+
+    The network is asked, up to its last such layer. Where they read the text encoder's output as it is, that alone
+    answers from the third prompt on.
+    """
+
+    def __init__(self, model: DiffusionModel, names: Sequence[str], size: Size) -> None:
+        """`names` of the layers' weights; `size` of a picture in pixels that the model draws."""
+        self._model = model
+        self._size = small_size(model, *size)
+        self._places: list[set[str]] = []  # of a group's tokens in an encoded prompt
+        self._asked = 1
+        first = self._from_network("", names)
+        self.groups = _sharing(first)
+        self._note("", [first[group[0]] for group in self.groups])
+
+    @torch.no_grad()
+    def read(self, prompt: str) -> list[Tensor]:
+        """The tokens [T, D] of each group under a prompt, in float64."""
+        if self._asked >= ASKED and all(self._places):
+            parts = tensors(self._model.encode([prompt])[0])
+            places = [min(places) for places in self._places]
+            if all(place in parts for place in places):
+                return [_rows(parts[place]).to(self._model.device).double() for place in places]
+        seen = self._from_network(prompt, [group[0] for group in self.groups])
+        read = [seen[group[0]] for group in self.groups]
+        self._note(prompt, read)
+        self._asked += 1
+        return [tokens.double() for tokens in read]
+
+    @torch.no_grad()
+    def _from_network(self, prompt: str, names: Sequence[str]) -> dict[str, Tensor]:
+        """What reaches each layer; these do not see the picture, but the model has to take its size."""
+        conds, x, sigma = self._model.encode([prompt]), self._model.noise([0], *self._size), self._model.sigmas(1)[:1]
+        seen: dict[str, Tensor] = {}
+        with ExitStack() as hooks, suppress(_AllSeen):
+            for name in names:
+                keep = _keeper(seen, name, len(names))
+                hooks.callback(self._model.module(name).register_forward_pre_hook(keep).remove)
+            self._model.predict_x0(x, sigma, conds)
+        return seen
+
+    def _note(self, prompt: str, read: Sequence[Tensor]) -> None:
+        """Where in the encoded prompt the tokens are that were read."""
+        [cond] = self._model.encode([prompt])
+        found = [_places_of(tokens, cond) for tokens in read]
+        self._places = [old & new for old, new in zip(self._places or found, found, strict=True)]
+
+
+class _AllSeen(Exception):
+    """Ends a prediction that has told all that it was asked for."""
+
+
+def _keeper(seen: dict[str, Tensor], name: str, count: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tokens = _rows(inputs[0])
+        seen[name] = next((other for other in seen.values() if torch.equal(other, tokens)), tokens)
+        if len(seen) == count:
+            raise _AllSeen
+
+    return keep
+
+
+def _rows(tokens: Tensor) -> Tensor:
+    """[..., D] as [T, D]."""
+    return tokens.flatten(0, -2)
+
+
+def _places_of(tokens: Tensor, cond: Cond) -> set[str]:
+    """Where an encoded prompt holds these tokens [T, D], but for the network's precision."""
+    parts = {place: part for place, part in tensors(cond).items() if part.ndim >= 2}
+    return {place for place, part in parts.items() if torch.equal(_rows(part).to(tokens), tokens)}
+
+
+def _sharing(tokens: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names that share one tensor, group by group."""
+    groups: dict[int, list[str]] = {}
+    for name, inputs in tokens.items():
+        groups.setdefault(id(inputs), []).append(name)
+    return list(groups.values())
