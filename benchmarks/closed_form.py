@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from unlearning_core.changes import weight_changes
 from unlearning_core.methods import METHODS, ClosedForm
+from unlearning_core.methods.uce import Uce
 from unlearning_core.prompts import Prompts
 from unlearning_core.solve import solve
 
@@ -127,7 +128,7 @@ def reference(solver: Any, weight: Tensor, forget: Tensor, overwrite: Tensor, he
     """W* - W by the methods' equations, with an explicit inverse: for tokens in rows, and a weight [out, D]."""
     moved = weight @ (overwrite - forget).T @ forget
     eye = torch.eye(WIDTH, dtype=torch.float64)
-    if type(solver) is METHODS["uce"]:
+    if isinstance(solver, Uce):
         return moved @ torch.linalg.inv(forget.T @ forget + solver.retain_weight * held.T @ held + solver.ridge * eye)
     squares, directions = torch.linalg.eigh(held.T @ held)
     empty = directions[:, squares <= solver.tolerance**2 * squares[-1]]

@@ -7,9 +7,9 @@ trained network only; ESD's reference code restarts a sampling run for every tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from .settings import BankSettings, Needs
 T = TypeVar("T")
 
 PIXELS = BATCH * 512**2  # of the items that are sampled together, at most
+PREDICTIONS = ("e_cond", "e_uncond", "e_overwrite")  # of the base: under an item's, the empty and its overwrite prompt
+HELD = ("e_cond",)  # of these at retain latents
 DOWNSCALE = 8  # pixels to a latent's pixel along each side, near enough to tell how large a picture is
 
 
@@ -39,8 +41,29 @@ class BankItem:
     seed: int
 
 
+class Compared:
+    """Latents with predictions of the frozen base, by the names of PREDICTIONS: those that were asked for."""
+
+    base: Mapping[str, Tensor]
+
+    @property
+    def e_cond(self) -> Tensor:
+        """The base's prediction under the item's prompt. Raises KeyError where a method's `reads` lacks it."""
+        return self.base["e_cond"]
+
+    @property
+    def e_uncond(self) -> Tensor:
+        """As `e_cond`, under the empty prompt."""
+        return self.base["e_uncond"]
+
+    @property
+    def e_overwrite(self) -> Tensor:
+        """As `e_cond`, under the item's overwrite prompt."""
+        return self.base["e_overwrite"]
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(Compared):
     """Latents [B, C, *spatial] at sigma [B] on the way to pictures x0, and the frozen base's noise predictions there.
 
     x, x0 and the predictions have one shape and are on the model's device.
@@ -51,9 +74,7 @@ class Batch:
     sigma: Tensor
     conds: list[Cond]
     overwrites: list[Cond]
-    e_cond: Tensor  # under the item's prompt
-    e_uncond: Tensor  # under the empty prompt
-    e_overwrite: Tensor  # under the item's overwrite prompt
+    base: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.conds)
@@ -63,13 +84,9 @@ class Batch:
         """The noise prediction that leads to x0, of x's shape: the target of the denoising loss."""
         return (self.x - self.x0) / self.sigma.view(-1, *[1] * (self.x.ndim - 1))
 
-    def join(self, other: Batch) -> Batch:
-        """This batch followed by `other`."""
-        return Batch(*(_joined(getattr(self, spec.name), getattr(other, spec.name)) for spec in fields(Batch)))
-
 
 @dataclass(frozen=True)
-class LatentSet:
+class LatentSet(Compared):
     """N items: latents and noise predictions [N, steps, C, *spatial] at sigma [steps], pictures x0 [N, C, *spatial].
 
     sigma is on the model's device, where `sample` moves its latents; the others are large and stay on the CPU.
@@ -81,20 +98,17 @@ class LatentSet:
     sigma: Tensor
     conds: list[Cond]
     overwrites: list[Cond]
-    e_cond: Tensor
-    e_uncond: Tensor
-    e_overwrite: Tensor
+    base: Mapping[str, Tensor]
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` latents at random items and steps, drawn from the CPU's `generator`."""
         item = torch.randint(len(self.conds), (count,), generator=generator)
         step = torch.randint(len(self.sigma), (count,), generator=generator)
         device = self.sigma.device
-        stacks = (self.x, self.e_cond, self.e_uncond, self.e_overwrite)
-        x, e_cond, e_uncond, e_overwrite = (stack[item, step].to(device) for stack in stacks)
-        x0, sigma = self.x0[item].to(device), self.sigma[step.to(device)]
+        x, x0, sigma = self.x[item, step].to(device), self.x0[item].to(device), self.sigma[step.to(device)]
+        base = {name: stack[item, step].to(device) for name, stack in self.base.items()}
         conds, overwrites = ([stack[index] for index in item.tolist()] for stack in (self.conds, self.overwrites))
-        return Batch(x, x0, sigma, conds, overwrites, e_cond, e_uncond, e_overwrite)
+        return Batch(x, x0, sigma, conds, overwrites, base)
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,7 @@ class Source:
     items: list[BankItem]
     latents: Tensor | None  # the user's; else the base draws them
     noised: bool  # at random noise, in place of the way to them
+    reads: tuple[str, ...] = PREDICTIONS  # what is compared with there
 
     def calls(self, sampling: Sampling) -> int:
         """How many steps `latent_set` reports."""
@@ -158,11 +173,12 @@ class Source:
         """Draws or noises the items' latents; on_step is called `calls(sampling)` times."""
         latents, at_once = self.latents, self.at_once(sampling)
         if latents is None:
-            sampled = sample_trajectories(model, self.items, sampling, on_step, at_once)
+            reads = () if self.noised else self.reads
+            sampled = sample_trajectories(model, self.items, sampling, on_step, at_once, reads)
             if not self.noised:
                 return sampled
             latents = sampled.x0
-        return noised_latents(model, self.items, latents, sampling.steps, on_step, at_once)
+        return noised_latents(model, replace(self, latents=latents), sampling.steps, on_step, at_once)
 
 
 def bank_sources(
@@ -176,13 +192,13 @@ def bank_sources(
     if latents.forget is not None:
         pairs = _one_each(prompts.pairs, len(latents.forget), "forget")
         items = [BankItem(*pair, pair[0], (settings.seed + index) % SEEDS) for index, pair in enumerate(pairs)]
-    sources = [Source(items, latents.forget, needs.noised)]
+    sources = [Source(items, latents.forget, needs.noised, needs.reads)]
     if needs.retain:
         items = retain_items(held_prompts(prompts), settings.items, settings.seed)
         if latents.retain is not None:
             held = _one_each(prompts.retain, len(latents.retain), "retain")
             items = retain_items(held, len(held), settings.seed)
-        sources.append(Source(items, latents.retain, needs.noised))
+        sources.append(Source(items, latents.retain, needs.noised, HELD))
     return sources
 
 
@@ -230,26 +246,32 @@ def sample_trajectories(
     sampling: Sampling,
     on_step: Callable[[], None] = lambda: None,
     at_once: int = BATCH,
+    reads: Sequence[str] = PREDICTIONS,
 ) -> LatentSet:
-    """Samples the items with Euler's method and keeps every step; on_step is called after each."""
-    return _join_parts([_sample_batch(model, part, sampling, on_step) for part in _parts(items, at_once)])
+    """Samples the items with Euler's method and keeps every step, with the predictions `reads`.
+
+    on_step is called after each.
+    """
+    parts = [_Teacher(model, part, reads) for part in _parts(items, at_once)]
+    return _join_parts([_sample_batch(teacher, sampling, on_step) for teacher in parts])
 
 
 @torch.no_grad()
 def noised_latents(
     model: DiffusionModel,
-    items: Sequence[BankItem],
-    latents: Tensor,
+    source: Source,
     steps: int = 20,
     on_step: Callable[[], None] = lambda: None,
     at_once: int = BATCH,
 ) -> LatentSet:
-    """Each item's picture, a clean latent of `latents` [N, C, *spatial], at `steps` noise levels with its own noise.
+    """Each item's picture, a clean latent of the source, at `steps` noise levels with its own noise.
 
     on_step is called after each noise level.
     """
-    parts = zip(_parts(items, at_once), latents.split(at_once), strict=True)
-    return _join_parts([_noise_batch(model, part, x0.to(model.device), steps, on_step) for part, x0 in parts])
+    assert source.latents is not None
+    parts = zip(_parts(source.items, at_once), source.latents.split(at_once), strict=True)
+    teachers = ((_Teacher(model, part, source.reads), x0.to(model.device)) for part, x0 in parts)
+    return _join_parts([_noise_batch(teacher, x0, steps, on_step) for teacher, x0 in teachers])
 
 
 def items_at_once(width: int, height: int) -> int:
@@ -257,76 +279,74 @@ def items_at_once(width: int, height: int) -> int:
     return batch_size(width, height, PIXELS)
 
 
-class _Predictions(NamedTuple):
-    """The base's noise predictions at one noise level."""
-
-    e_cond: Tensor
-    e_uncond: Tensor
-    e_overwrite: Tensor
-
-    def cpu(self) -> _Predictions:
-        """On the CPU."""
-        return _Predictions(*(e.cpu() for e in self))
-
-
 class _Teacher:
-    """The frozen base under the prompts of some items, and everything that it said."""
+    """The frozen base under the prompts of some items, and what it said of the predictions `reads`."""
 
-    def __init__(self, model: DiffusionModel, items: Sequence[BankItem]) -> None:
+    def __init__(self, model: DiffusionModel, items: Sequence[BankItem], reads: Sequence[str]) -> None:
         self.model = model
         self.items = list(items)
         self.conds = model.encode([item.prompt for item in items])
         self.overwrites = model.encode([item.overwrite for item in items])
-        self.unconds = model.encode([""]) * len(items)
-        self.same = all(item.overwrite == item.prompt for item in items)
-        self.latents: list[Tensor] = []
-        self.predictions: list[_Predictions] = []
+        self._prompts = {"e_cond": self.conds, "e_uncond": model.encode([""]) * len(items)}
+        self._prompts["e_overwrite"] = self.overwrites
+        self._latents: list[Tensor] = []
+        self._said: dict[str, list[Tensor]] = {name: [] for name in reads}
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> _Predictions:
-        """At x [B, C, *spatial] and one sigma []; both are kept, on the CPU."""
-        sigmas = sigma.expand(len(x))
-        e_cond = noise_prediction(self.model, x, sigmas, self.conds)
-        e_uncond = noise_prediction(self.model, x, sigmas, self.unconds)
-        e_overwrite = e_cond if self.same else noise_prediction(self.model, x, sigmas, self.overwrites)
-        check_prediction(e_cond)
-        e = _Predictions(e_cond, e_uncond, e_overwrite)
-        self.latents.append(x.cpu())
-        self.predictions.append(e.cpu())
+    def __call__(self, x: Tensor, sigma: Tensor, guides: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """At x [B, C, *spatial] and one sigma []: what is read, of all rows, and `guides` of the rows of their masks.
+
+        Other rows are 0. x and what is read are kept, on the CPU.
+        """
+        everything = torch.ones(len(x), dtype=torch.bool)
+        asked = {**guides, **dict.fromkeys(self._said, everything)}
+        e = {name: self._predict(name, x, sigma, rows) for name, rows in asked.items()}
+        self._latents.append(x.cpu())
+        for name, said in self._said.items():
+            said.append(e[name].cpu())
         return e
 
     def latent_set(self, sigmas: Tensor, x0: Tensor) -> LatentSet:
         """What it said at `sigmas` [steps], on the way to x0 [N, C, *spatial]."""
-        e_cond, e_uncond, e_overwrite = (torch.stack(column, dim=1) for column in zip(*self.predictions, strict=True))
-        x = torch.stack(self.latents, dim=1)
-        return LatentSet(self.items, x, x0.cpu(), sigmas, self.conds, self.overwrites, e_cond, e_uncond, e_overwrite)
+        base = {name: torch.stack(said, dim=1) for name, said in self._said.items()}
+        x = torch.stack(self._latents, dim=1)
+        return LatentSet(self.items, x, x0.cpu(), sigmas, self.conds, self.overwrites, base)
+
+    def _predict(self, name: str, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        e = torch.zeros_like(x)
+        chosen = rows.nonzero().flatten()
+        if len(chosen):
+            conds = [self._prompts[name][row] for row in chosen.tolist()]
+            own = x if len(chosen) == len(x) else x[chosen.to(x.device)]
+            said = noise_prediction(self.model, own, sigma.expand(len(own)), conds)
+            check_prediction(said)
+            e[chosen.to(x.device)] = said
+        return e
 
 
-def _sample_batch(
-    model: DiffusionModel, items: list[BankItem], sampling: Sampling, on_step: Callable[[], None]
-) -> LatentSet:
-    teacher = _Teacher(model, items)
+def _sample_batch(teacher: _Teacher, sampling: Sampling, on_step: Callable[[], None]) -> LatentSet:
+    model, items = teacher.model, teacher.items
     sigmas = model.sigmas(sampling.steps)
     x = model.noise([item.seed for item in items], sampling.width, sampling.height)
-    by_overwrite = torch.tensor([item.guide == item.overwrite for item in items])
+    by_overwrite = torch.tensor([item.guide == item.overwrite != item.prompt for item in items])
+    guided_rows = torch.full_like(by_overwrite, sampling.cfg != 1)
+    guides = {"e_uncond": guided_rows, "e_cond": ~by_overwrite, "e_overwrite": by_overwrite}
     guide_mask = by_overwrite.to(x.device).view(-1, *[1] * (x.ndim - 1))
 
     def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        e = teacher(x, sigma)
+        e = teacher(x, sigma, guides)
         on_step()
-        return guided(e.e_uncond, torch.where(guide_mask, e.e_overwrite, e.e_cond), sampling.cfg)
+        return guided(e["e_uncond"], torch.where(guide_mask, e["e_overwrite"], e["e_cond"]), sampling.cfg)
 
     return teacher.latent_set(sigmas[:-1], sample_euler(predict, x, sigmas))
 
 
-def _noise_batch(
-    model: DiffusionModel, items: list[BankItem], x0: Tensor, steps: int, on_step: Callable[[], None]
-) -> LatentSet:
-    teacher = _Teacher(model, items)
+def _noise_batch(teacher: _Teacher, x0: Tensor, steps: int, on_step: Callable[[], None]) -> LatentSet:
+    model = teacher.model
     sigmas = model.sigmas(steps)[:-1]
-    generators = [torch.Generator().manual_seed(item.seed) for item in items]
+    generators = [torch.Generator().manual_seed(item.seed) for item in teacher.items]
     for sigma in sigmas:
         noise = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
-        teacher(model.noised(x0, noise.to(x0), sigma.expand(len(x0))), sigma)
+        teacher(model.noised(x0, noise.to(x0), sigma.expand(len(x0))), sigma, {})
         on_step()
     return teacher.latent_set(sigmas, x0)
 
@@ -336,14 +356,16 @@ def _parts(items: Sequence[BankItem], at_once: int) -> list[list[BankItem]]:
 
 
 def _join_parts(parts: Sequence[LatentSet]) -> LatentSet:
-    columns = {spec.name: [getattr(part, spec.name) for part in parts] for spec in fields(LatentSet)}
-    shared = {"sigma": columns.pop("sigma")[0]}
-    return LatentSet(**{name: _joined(*values) for name, values in columns.items()}, **shared)
-
-
-def _joined(first: Any, *others: Any) -> Any:
-    """Tensors or lists, one behind the other."""
-    return torch.cat([first, *others]) if isinstance(first, Tensor) else sum(others, first)
+    first = parts[0]
+    return LatentSet(
+        items=[item for part in parts for item in part.items],
+        x=torch.cat([part.x for part in parts]),
+        x0=torch.cat([part.x0 for part in parts]),
+        sigma=first.sigma,
+        conds=[cond for part in parts for cond in part.conds],
+        overwrites=[cond for part in parts for cond in part.overwrites],
+        base={name: torch.cat([part.base[name] for part in parts]) for name in first.base},
+    )
 
 
 def _one_each(prompts: Sequence[T], count: int, kind: str) -> Sequence[T]:

@@ -16,6 +16,7 @@ class Needs:
     guides: tuple[int, ...]  # forget latents are drawn under the forget prompt (0), the overwrite prompt (1)
     noised: bool  # whether latents are pictures at random noise, in place of the way to them
     retain: bool  # whether there are retain latents
+    reads: tuple[str, ...]  # predictions of the base at forget latents that the loss compares with, of bank.PREDICTIONS
 
 
 @dataclass(frozen=True)

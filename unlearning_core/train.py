@@ -36,6 +36,7 @@ def _predict(training: Training) -> Step:
     bank, count, generator = training.bank, training.batch_size, training.generator
     forget = bank.forget.sample(count, generator)
     retain = bank.retain.sample(count, generator) if bank.retain else None
-    batch = forget.join(retain) if retain else forget
-    e = noise_prediction(training.model, batch.x, batch.sigma, batch.conds)
+    batches = [forget, retain] if retain else [forget]
+    x, sigma = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "sigma"))
+    e = noise_prediction(training.model, x, sigma, [cond for batch in batches for cond in batch.conds])
     return Step(forget, e[: len(forget)], retain, e[len(forget) :] if retain else None)

@@ -54,7 +54,7 @@ def unlearned(pack: Callable[[str], ModuleType]) -> Callable[..., Any]:
     """Makes a patch of two steps as Unlearn Concept does: `unlearned(model, clip, method)`."""
     core = {name: pack(f"unlearning_core.{name}") for name in ("methods", "prompts", "settings", "unlearn")}
     prompts = core["prompts"].Prompts(("a cat face",), ("a dog face",), ("a car",))
-    options = {"sa": {"fisher_samples": 2}, "nullspace": {"tolerance": 1e-3}}
+    options: dict[str, dict[str, float]] = {"sa": {"fisher_samples": 2}, "nullspace": {"tolerance": 1e-3}}
 
     def unlearn(model: Any, clip: Any, name: str) -> Any:
         method = core["methods"].METHODS[name](**options.get(name, {}))

@@ -234,7 +234,7 @@ class TestHosts:
             seen = [noise_prediction(host, x, sigma, texts) for texts in (conds, unconds)]
         hook.remove()
         e_forget = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
-        batch = Batch(x, x, sigma, conds, conds, seen[0], seen[1], seen[0])
+        batch = Batch(x, x, sigma, conds, conds, {"e_cond": seen[0], "e_uncond": seen[1]})
         loss = Esd(eta=1.0).loss(Step(batch, e_forget, None, None))
 
         target = 2 * raw[1] - raw[0]

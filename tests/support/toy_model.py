@@ -13,7 +13,7 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from unlearning_core.bank import BankItem, Batch, LatentSet
+from unlearning_core.bank import PREDICTIONS, BankItem, Batch, LatentSet
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.model import noise_prediction
 
@@ -76,11 +76,9 @@ class InTurn(LatentSet):
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         chosen = [next(self.turn) % len(self.items) for _ in range(count)]
-        x, e_cond, e_uncond, e_overwrite = (
-            stack[chosen, 0] for stack in (self.x, self.e_cond, self.e_uncond, self.e_overwrite)
-        )
+        base = {name: stack[chosen, 0] for name, stack in self.base.items()}
         conds, overwrites = ([stack[index] for index in chosen] for stack in (self.conds, self.overwrites))
-        return Batch(x, self.x0[chosen], self.sigma.expand(count), conds, overwrites, e_cond, e_uncond, e_overwrite)
+        return Batch(self.x[chosen, 0], self.x0[chosen], self.sigma.expand(count), conds, overwrites, base)
 
 
 def in_turn(model: ToyModel, x: Tensor, noise: Tensor, pairs: Sequence[tuple[str, str]]) -> InTurn:
@@ -88,9 +86,10 @@ def in_turn(model: ToyModel, x: Tensor, noise: Tensor, pairs: Sequence[tuple[str
     conds, overwrites = (model.encode(prompts) for prompts in zip(*pairs, strict=True))
     sigma = torch.ones(1)
     with torch.no_grad():
-        e_cond, e_uncond, e_overwrite = (
-            noise_prediction(model, x, sigma, prompts).unsqueeze(1)
-            for prompts in (conds, model.encode([""] * len(pairs)), overwrites)
-        )
+        prompts = (conds, model.encode([""] * len(pairs)), overwrites)
+        base = {
+            name: noise_prediction(model, x, sigma, texts).unsqueeze(1)
+            for name, texts in zip(PREDICTIONS, prompts, strict=True)
+        }
     items = [BankItem(prompt, overwrite, prompt, seed=0) for prompt, overwrite in pairs]
-    return InTurn(items, x.unsqueeze(1), x - noise, sigma, conds, overwrites, e_cond, e_uncond, e_overwrite)
+    return InTurn(items, x.unsqueeze(1), x - noise, sigma, conds, overwrites, base)

@@ -94,6 +94,7 @@ class GradientMethod(Method):
 
     guides: ClassVar[tuple[int, ...]] = (0,)  # forget latents are drawn under the forget (0), the overwrite prompt (1)
     noised: ClassVar[bool] = False  # whether the latents are pictures at random noise, not trajectories
+    reads: ClassVar[tuple[str, ...]] = ()  # what its loss takes of the base at forget latents, of bank.PREDICTIONS
     uses_retain: ClassVar[bool] = False  # whether its own loss has a term on the retain latents
 
     preparing: ClassVar[int] = 0  # bytes that `begin` needs for each number of the selected weights, at its peak
@@ -109,7 +110,7 @@ class GradientMethod(Method):
     @property
     def needs(self) -> Needs:
         """What training asks of its bank."""
-        return Needs(self.guides, self.noised, self.needs_retain)
+        return Needs(self.guides, self.noised, self.needs_retain, self.reads)
 
     @property
     def preparation(self) -> int:

@@ -29,6 +29,7 @@ class Esd(GradientMethod):
     )
     uses_overwrite: ClassVar[bool] = False
     weights: ClassVar[str] = "cross_attention"
+    reads: ClassVar[tuple[str, ...]] = ("e_cond", "e_uncond")
 
     eta: float = option(1.0, 0.0, 10.0, "how far to push away from the concept; 0 maps it to the empty prompt")
 

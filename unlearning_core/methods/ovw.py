@@ -22,6 +22,7 @@ class Ovw(GradientMethod):
     source: ClassVar[str] = OWN_READING
     weights: ClassVar[str] = "cross_attention_kv"
     guides: ClassVar[tuple[int, ...]] = (0, 1)
+    reads: ClassVar[tuple[str, ...]] = ("e_overwrite",)
 
     help_weight: float = option(5.0, 0.0, 1000.0, HELP)
 

@@ -32,6 +32,7 @@ class Saddle(GradientMethod):
     source: ClassVar[str] = OWN_READING
     uses_overwrite: ClassVar[bool] = False
     weights: ClassVar[str] = "cross_attention_kv"
+    reads: ClassVar[tuple[str, ...]] = ("e_cond", "e_uncond")
 
     help_weight: float = option(5.0, 0.0, 1000.0, HELP)
     margin: float = option(8.0, 0.01, 100.0, "how far to move, in units of the base's own ||e0(c_f) - e0('')||^2")
