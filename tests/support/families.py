@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from invented import config_class
 from torch import Tensor
 
 Conditioning = list[list[Any]]
@@ -48,10 +49,12 @@ def text(
 class Family(NamedTuple):
     """A member of a family."""
 
-    kind: str  # class in comfy.supported_models
+    kind: str  # class in comfy.supported_models; empty for an invented one
     config: dict[str, Any]
     conditioning: Callable[[str], Conditioning]
     side: int  # pixels
+    refusal: str | None = None  # what the error says of a family that cannot be trained
+    state: dict[str, list[int]] | None = None  # shapes of what the class takes of a file beside the network
 
 
 def long_cat(dim: int, pooled: int, short: int, long: int) -> Callable[[str], Conditioning]:
@@ -131,14 +134,17 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
 }
 
 SIDES = {"cascade_c": 1008, "pixart_sigma": 512, "pixart_alpha": 512}  # that take no small picture
+# Seeds of networks with and without frames, lists of blocks, a stream for the text and changes in place.
+INVENTED = {f"invented_{seed}": seed for seed in (1, 10, 11, 15)}
 
 
 def read_families() -> dict[str, Family]:
     """All of them, by name."""
     rows = json.loads(Path(__file__).with_suffix(".json").read_text())
-    return {
+    known = {
         name: Family(**row, conditioning=CONDITIONING[name], side=SIDES.get(name, 64)) for name, row in rows.items()
     }
+    return known | {name: Family("", {"seed": seed}, text(1), 64) for name, seed in INVENTED.items()}
 
 
 class StandIn:
@@ -156,19 +162,30 @@ class StandIn:
         return self.conditioning(prompt)
 
 
-def random_model(family: Family) -> Any:
-    """A MODEL on the CPU in fp32, at which signals neither vanish nor explode."""
+def small_config(family: Family) -> Any:
+    """ComfyUI's description of the network."""
     import comfy.supported_models
-    from comfy.model_patcher import ModelPatcher
 
     numbers = {
         name: getattr(torch, value[6:]) for name, value in family.config.items() if f"{value}".startswith("torch.")
     }
-    config = getattr(comfy.supported_models, family.kind)({**copy.deepcopy(family.config), **numbers})
+    given = {**copy.deepcopy(family.config), **numbers}
+    kind = getattr(comfy.supported_models, family.kind) if family.kind else config_class(given["seed"])
+    config = kind(given)
+    config.unet_config.update(given)  # some classes put the full size back
     config.set_inference_dtype(torch.float32, None)
+    return config
+
+
+def random_model(family: Family) -> Any:
+    """A MODEL on the CPU in fp32, at which signals neither vanish nor explode."""
+    from comfy.model_patcher import ModelPatcher
+
+    config = small_config(family)
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
+    state = {name: torch.randn(shape, generator=generator) for name, shape in (family.state or {}).items()}
     with torch.inference_mode():
-        model = config.get_model({}, device="cpu")
+        model = config.get_model(state, device="cpu")
         for name, weight in model.diffusion_model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             unit = 1.0 if name.endswith(("weight", "scale")) else 0.0
