@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .deltas import FullDelta
 from .model import DiffusionModel, check_prediction, noise_prediction
+from .prompts import quoted
 
 if TYPE_CHECKING:
     from .bank import Batch
@@ -75,6 +76,7 @@ def text_inputs(model: DiffusionModel, names: Sequence[str], prompt: str, size: 
     """The tokens [T, D] that reach the layer of each weight `names` under a prompt, in float64.
 
     Layers that see the same tokens share one tensor. They do not see the picture, but the model has to take its size.
+    Raises ValueError when none reach a layer, as where each token has an expert of its own.
     """
     seen: dict[str, Tensor] = {}
     with ExitStack() as hooks:
@@ -82,6 +84,9 @@ def text_inputs(model: DiffusionModel, names: Sequence[str], prompt: str, size: 
             hooks.callback(model.module(name).register_forward_pre_hook(_keeper(seen, name)).remove)
         x = model.noise([0], *size)
         model.predict_x0(x, model.sigmas(1)[:1], model.encode([prompt]))
+    for name in names:
+        if name not in seen or not len(seen[name]):
+            raise ValueError(f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains")
     return seen
 
 

@@ -242,7 +242,8 @@ def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
     Raises ValueError as `check_size` does, and for a model of sound or of shapes.
     """
     latent_format = model.get_model_object("latent_format")
-    if latent_format.latent_dimensions not in (2, 3):
+    sound = "audio_model" in model.model.model_config.unet_config
+    if sound or latent_format.latent_dimensions not in (2, 3):
         raise ValueError(f"model: {type(model.model).__name__} makes no pictures; use a text-to-image model")
     ratio = latent_format.spacial_downscale_ratio
     check_size(width, height, ratio)
