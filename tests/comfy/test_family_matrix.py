@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from families import INVENTED, Family, StandIn, random_model, read_families
+from invented import Network
 from torch import Tensor
 
 Pack = Callable[[str], ModuleType]
 FAMILIES = read_families()
-FAST = ("z_image", "qwen_image", "ltxv", "flux_dev_long_prompt", "cascade_c", *INVENTED)  # each for its own mechanism
+# Each for a mechanism of its own.
+FAST = ("z_image", "qwen_image", "ltxv", "flux_dev_long_prompt", "cascade_c", "stable_audio", "pid", *INVENTED)
 WAYS = [("ovw", None, 0), ("ovw", "attention", 4), ("esd", None, 0), ("uce", None, 0)]  # method, weights, rank
 TEXTS = ["a dog", "a red car in a garden"]
 STEPS = [0.3 / 3**index for index in range(7)]  # of finite differences
@@ -37,6 +39,15 @@ def test_family(pack: Pack, name: str) -> None:
             check_gradients(pack, host, family)
             check_drawing(pack, model, family)
     assert all(torch.equal(weight, before[key]) for key, weight in model.model.named_parameters())
+
+
+def test_network_without_backward_is_refused(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Network, "forward", torch.no_grad()(Network.forward))
+    family = FAMILIES[next(iter(INVENTED))]
+    with host_of(pack, random_model(family), family) as host:
+        with pytest.raises(ValueError, match=r"^model: its network has no backward pass .*; choose the method UCE"):
+            trained(pack, host, family, "ovw", None, 0)
+        trained(pack, host, family, "uce", None, 0)
 
 
 def supported(family: Family) -> Any:

@@ -10,8 +10,12 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from invented import config_class
@@ -55,6 +59,7 @@ class Family(NamedTuple):
     side: int  # pixels
     refusal: str | None = None  # what the error says of a family that cannot be trained
     state: dict[str, list[int]] | None = None  # shapes of what the class takes of a file beside the network
+    parts: dict[str, dict[str, int]] | None = None  # sizes of the network's classes that its configuration does not set
 
 
 def long_cat(dim: int, pooled: int, short: int, long: int) -> Callable[[str], Conditioning]:
@@ -116,7 +121,6 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "cosmos_predict2": text(512),
     "anima": text(
         1,
-        1024,
         base=1,
         t5xxl_ids=lambda p, t: (seeded(p, t, key="i").abs() * 1000).long() + 1,
         t5xxl_weights=lambda p, t: torch.ones(t),
@@ -206,7 +210,9 @@ def random_model(family: Family) -> Any:
     config = small_config(family)
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
     state = {name: torch.randn(shape, generator=generator) for name, shape in (family.state or {}).items()}
-    with torch.inference_mode():
+    with torch.inference_mode(), ExitStack() as smaller:
+        for name, sizes in (family.parts or {}).items():
+            smaller.enter_context(patch(name, partial(resolve_name(name), **sizes)))
         model = config.get_model(state, device="cpu")
         for name, weight in model.diffusion_model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
