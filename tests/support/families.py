@@ -133,8 +133,9 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "krea2": text(1, 384, base=4),
     "ideogram4": text(1, 64, base=4),
     "lens": text(1, 128, base=4),
-    **dict.fromkeys(("sd20", "sd21_unclip", "svd", "sv3d_u", "sv3d_p", "zero123", "sd_x4", "lotus"), text(77)),
+    **dict.fromkeys(("sd20", "sd21_unclip", "svd", "sv3d_u", "sv3d_p", "sd_x4", "lotus"), text(77)),
     "sdxl_ip2p": text(77, pooled=1280),
+    "zero123": text(77, 768),
     **dict.fromkeys(("wan21_i2v", "wan21_fun_control", "wan21_camera", "wan22_camera", "wan21_vace"), text(512)),
     **dict.fromkeys(("wan21_humo", "wan22_s2v", "wan22_animate", "wan21_flow_rvs", "wan21_scail"), text(512)),
     **dict.fromkeys(("wan21_scail2", "wan22_dancer", "wan21_causal"), text(512)),
@@ -154,7 +155,6 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     **dict.fromkeys(("pixeldit", "pid"), text(30)),
     "zimage_pixel": text(1, mask=True, base=8),
     **dict.fromkeys(("cogvideox", "cogvideox_i2v", "cogvideox_inpaint"), text(226)),
-    "hidream_o1": text(1, text_input_ids=lambda p, t: (seeded(p, 1, t, key="i").abs() * 1000).long() + 1),
     "flux_dev_long_prompt": long_cat(64, 64, 256, 457),
     "sd35_long_prompt": long_cat(64, 64, 154, 842),
 }
