@@ -66,8 +66,8 @@ def small_size(model: DiffusionModel, width: int, height: int) -> Size:
             return size
     reason = " ".join(str(failure).split()) or type(failure).__name__  # in one line
     raise ValueError(
-        f"model: it cannot predict {width} x {height} pixels from a prompt alone ({reason}); use a text-to-image "
-        "model, the text encoder that goes with it, a size that it draws, and no LoRA or merge that breaks it"
+        f"model: it cannot predict {width} x {height} pixels from a prompt alone ({reason}); use the text encoder that "
+        "goes with it, a size that it draws, a text-to-image model, and no LoRA or merge that breaks it"
     ) from failure
 
 
