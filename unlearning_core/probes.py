@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]  # width and height of a picture in pixels
 
+# How networks say that they cannot take what they are given. An end that the user asked for is none of them.
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def denoising_gradients(
     model: DiffusionModel, names: Sequence[str], batches: Iterable[Batch]
@@ -55,11 +58,12 @@ def small_size(model: DiffusionModel, width: int, height: int) -> Size:
             check_prediction(model.predict_x0(model.noise([0], *size), sigma, conds))
         except torch.OutOfMemoryError:
             raise
-        except (ArithmeticError, RuntimeError, ValueError) as error:  # each network says in its own way: too small
+        except FAILURES as error:
             failure = error
         else:
             return size
+    reason = " ".join(str(failure).split()) or type(failure).__name__  # in one line
     raise ValueError(
-        f"model: it cannot predict {width} x {height} pixels ({failure}); use the text encoder that goes with it, a "
-        "size that it draws, and no LoRA or merge that breaks it"
+        f"model: it cannot predict {width} x {height} pixels from a prompt alone ({reason}); use the text encoder that "
+        "goes with it, a size that it draws, a text-to-image model, and no LoRA or merge that breaks it"
     ) from failure

@@ -54,15 +54,16 @@ class Selections:
 
         Raises ValueError when the model has no such weights.
         """
-        chosen = self._matching(selection)
+        chosen = self.matching(selection)
         if not chosen:
-            others = ", ".join(other for other in SELECTIONS if self._matching(other))
+            others = ", ".join(other for other in SELECTIONS if self.matching(other))
             raise ValueError(f"weights: this model has no {selection} weights; choose one of {others}")
         return chosen
 
-    def _matching(self, selection: str) -> list[str]:
+    def matching(self, selection: str) -> list[str]:
+        """As `of`, empty when the model has no such weights."""
         if selection == "not_cross_attention":
-            return sorted(set(self.names) - set(self._matching("cross_attention")))
+            return sorted(set(self.names) - set(self.matching("cross_attention")))
         return matching(self.names, selection) or self._traced(selection)
 
     def _traced(self, selection: str) -> list[str]:
@@ -110,7 +111,8 @@ def traced(model: DiffusionModel, size: Size) -> Reads:
     text = {
         name
         for name, module in matrices.items()
-        if first.differs(seen["text"], module)
+        if all(watched.feeds(module) for watched in seen.values())
+        and first.differs(seen["text"], module)
         and not any(first.differs(seen[other], module) for other in ("latent", "sigma"))
     }
     return Reads(
@@ -137,6 +139,11 @@ class _Watched(TorchFunctionMode):
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         while self._running.pop() is not module:  # one that raised, where that was caught, has not left
             pass
+
+    def feeds(self, module: nn.Module) -> bool:
+        """Whether a module was given vectors: a table is given numbers of words, and an expert may be given none."""
+        given = self.inputs.get(module, [])
+        return bool(given) and all(one.is_floating_point() and one.numel() > 0 for one in given)
 
     def differs(self, other: _Watched, module: nn.Module) -> bool:
         """Whether a module that was called read something else in another prediction."""

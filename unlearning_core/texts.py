@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .digests import tensors
 from .model import Cond, DiffusionModel
 from .probes import Size, small_size
+from .prompts import quoted
 
 ASKED = 2  # prompts that must be found in the text encoder's output before the network is left alone
 
@@ -34,7 +35,7 @@ class TextReader:
 
     @torch.no_grad()
     def read(self, prompt: str) -> list[Tensor]:
-        """The tokens [T, D] of each group under a prompt, in float64."""
+        """The tokens [T, D] of each group under a prompt, in float64. Raises ValueError when none reach a layer."""
         if self._asked >= ASKED and all(self._places):
             parts = tensors(self._model.encode([prompt])[0])
             places = [min(places) for places in self._places]
@@ -56,6 +57,9 @@ class TextReader:
                 keep = _keeper(seen, name, len(names))
                 hooks.callback(self._model.module(name).register_forward_pre_hook(keep).remove)
             self._model.predict_x0(x, sigma, conds)
+        for name in names:
+            if name not in seen or not len(seen[name]):  # as where each token has an expert of its own
+                raise ValueError(f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains")
         return seen
 
     def _note(self, prompt: str, read: Sequence[Tensor]) -> None:

@@ -85,13 +85,12 @@ def selected(method: Method, selections: Selections, selection: str) -> list[str
     """The sorted names of the weights to change. Raises ValueError when the model lacks those that the method needs."""
     if not isinstance(method, ClosedForm):
         return selections.of(selection)
-    try:
-        texts = selections.of("text_projections")
-    except ValueError as error:
+    texts = selections.matching("text_projections")
+    if not texts:
         raise ValueError(
             f"method: {method.label} changes layers that read the text and nothing else, and this model has none; "
             "choose a method that trains"
-        ) from error
+        )
     chosen = selections.of(selection)
     if not set(chosen) <= set(texts):
         raise method.needs_text()

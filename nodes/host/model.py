@@ -192,18 +192,28 @@ class ComfyModel:
     def check_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> None:
         """Lets backward copy what the network overwrites, if it does; width and height in pixels, the smaller the
         faster.
+
+        Raises ValueError for a network that has no backward pass even so.
         """
+        try:
+            self._try_backward(deltas, width, height)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if "inplace" in str(error) and not self.backward.copying:
+                self.backward.copying = True
+                self.check_backward(deltas, width, height)
+                return
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"model: its network has no backward pass ({reason}); choose the method UCE, which needs none"
+            ) from error
+
+    def _try_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> None:
         with self.attach(deltas):
             x0 = self.predict_x0(self.noise([0], width, height), self.sigmas(1)[:1], self.encode([""]))
             trained = [parameter for delta in deltas.values() for parameter in delta.parameters()]
-            try:
-                torch.autograd.grad(x0.sum(), trained, allow_unused=True)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                if "inplace" not in str(error):
-                    raise
-                self.backward.copying = True
+            torch.autograd.grad(x0.sum(), trained, allow_unused=True)
 
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
@@ -231,9 +241,12 @@ def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
 def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
     """A zero latent [1, C, *spatial] for a picture of width x height pixels, of one frame where the model has frames.
 
-    Raises ValueError as `check_size` does.
+    Raises ValueError as `check_size` does, and for a model of sound or of shapes.
     """
     latent_format = model.get_model_object("latent_format")
+    sound = "audio_model" in model.model.model_config.unet_config
+    if sound or latent_format.latent_dimensions not in (2, 3):
+        raise ValueError(f"model: {type(model.model).__name__} makes no pictures; use a text-to-image model")
     ratio = latent_format.spacial_downscale_ratio
     check_size(width, height, ratio)
     picture = torch.zeros(1, latent_format.latent_channels, height // ratio, width // ratio)

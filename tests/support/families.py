@@ -10,10 +10,15 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
+from invented import config_class
 from torch import Tensor
 
 Conditioning = list[list[Any]]
@@ -48,10 +53,13 @@ def text(
 class Family(NamedTuple):
     """A member of a family."""
 
-    kind: str  # class in comfy.supported_models
+    kind: str  # class in comfy.supported_models; empty for an invented one
     config: dict[str, Any]
     conditioning: Callable[[str], Conditioning]
     side: int  # pixels
+    refusal: str | None = None  # what the error says of a family that cannot be trained
+    state: dict[str, list[int]] | None = None  # shapes of what the class takes of a file beside the network
+    parts: dict[str, dict[str, int]] | None = None  # sizes of the network's classes that its configuration does not set
 
 
 def long_cat(dim: int, pooled: int, short: int, long: int) -> Callable[[str], Conditioning]:
@@ -113,7 +121,6 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "cosmos_predict2": text(512),
     "anima": text(
         1,
-        1024,
         base=1,
         t5xxl_ids=lambda p, t: (seeded(p, t, key="i").abs() * 1000).long() + 1,
         t5xxl_weights=lambda p, t: torch.ones(t),
@@ -126,19 +133,44 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "krea2": text(1, 384, base=4),
     "ideogram4": text(1, 64, base=4),
     "lens": text(1, 128, base=4),
+    **dict.fromkeys(("sd20", "sd21_unclip", "svd", "sv3d_u", "sv3d_p", "sd_x4", "lotus"), text(77)),
+    "sdxl_ip2p": text(77, pooled=1280),
+    "zero123": text(77, 768),
+    **dict.fromkeys(("wan21_i2v", "wan21_fun_control", "wan21_camera", "wan22_camera", "wan21_vace"), text(512)),
+    **dict.fromkeys(("wan21_humo", "wan22_s2v", "wan22_animate", "wan21_flow_rvs", "wan21_scail"), text(512)),
+    **dict.fromkeys(("wan21_scail2", "wan22_dancer", "wan21_causal"), text(512)),
+    **dict.fromkeys(("cosmos", "cosmos_i2v", "cosmos_predict2_i2v"), text(512)),
+    **dict.fromkeys(("hunyuan_video_i2v", "hunyuan_video_skyreels"), text(1, pooled=64, base=4, mask=True)),
+    **dict.fromkeys(("hunyuan_video15", "hunyuan_video15_sr", "hunyuan_image21_refiner"), text(1, base=4)),
+    "mochi": text(256, mask="padded"),
+    "ltxav": text(128, 128),
+    "minimax": text(1, base=4),
+    "ace": text(16, conditioning_lyrics=lambda p, t: torch.ones(1, 4, dtype=torch.long)),
+    "ace15": text(16, conditioning_lyrics=lambda p, t: seeded(p, 1, 4, 64)),
+    "stable_audio": text(128),
+    **dict.fromkeys(("hunyuan3d", "triposplat", "seedvr2"), text(16)),
+    "boogu": text(1, mask=True, base=20),
+    "mage_flow": text(1, base=5),
+    "joyimage": text(1, base=5),
+    **dict.fromkeys(("pixeldit", "pid"), text(30)),
+    "zimage_pixel": text(1, mask=True, base=8),
+    **dict.fromkeys(("cogvideox", "cogvideox_i2v", "cogvideox_inpaint"), text(226)),
     "flux_dev_long_prompt": long_cat(64, 64, 256, 457),
     "sd35_long_prompt": long_cat(64, 64, 154, 842),
 }
 
 SIDES = {"cascade_c": 1008, "pixart_sigma": 512, "pixart_alpha": 512}  # that take no small picture
+# Seeds of networks with and without frames, lists of blocks, a stream for the text and changes in place.
+INVENTED = {f"invented_{seed}": seed for seed in (1, 10, 11, 15)}
 
 
 def read_families() -> dict[str, Family]:
     """All of them, by name."""
     rows = json.loads(Path(__file__).with_suffix(".json").read_text())
-    return {
+    known = {
         name: Family(**row, conditioning=CONDITIONING[name], side=SIDES.get(name, 64)) for name, row in rows.items()
     }
+    return known | {name: Family("", {"seed": seed}, text(1), 64) for name, seed in INVENTED.items()}
 
 
 class StandIn:
@@ -156,19 +188,32 @@ class StandIn:
         return self.conditioning(prompt)
 
 
-def random_model(family: Family) -> Any:
-    """A MODEL on the CPU in fp32, at which signals neither vanish nor explode."""
+def small_config(family: Family) -> Any:
+    """ComfyUI's description of the network."""
     import comfy.supported_models
-    from comfy.model_patcher import ModelPatcher
 
     numbers = {
         name: getattr(torch, value[6:]) for name, value in family.config.items() if f"{value}".startswith("torch.")
     }
-    config = getattr(comfy.supported_models, family.kind)({**copy.deepcopy(family.config), **numbers})
+    given = {**copy.deepcopy(family.config), **numbers}
+    kind = getattr(comfy.supported_models, family.kind) if family.kind else config_class(given["seed"])
+    config = kind(given)
+    config.unet_config.update(given)  # some classes put the full size back
     config.set_inference_dtype(torch.float32, None)
+    return config
+
+
+def random_model(family: Family) -> Any:
+    """A MODEL on the CPU in fp32, at which signals neither vanish nor explode."""
+    from comfy.model_patcher import ModelPatcher
+
+    config = small_config(family)
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
-    with torch.inference_mode():
-        model = config.get_model({}, device="cpu")
+    state = {name: torch.randn(shape, generator=generator) for name, shape in (family.state or {}).items()}
+    with torch.inference_mode(), ExitStack() as smaller:
+        for name, sizes in (family.parts or {}).items():
+            smaller.enter_context(patch(name, partial(resolve_name(name), **sizes)))
+        model = config.get_model(state, device="cpu")
         for name, weight in model.diffusion_model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             unit = 1.0 if name.endswith(("weight", "scale")) else 0.0
