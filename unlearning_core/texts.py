@@ -31,6 +31,7 @@ class TextReader:
         self._asked = 1
         first = self._from_network("", names)
         self.groups = _sharing(first)
+        self._dtype = first[self.groups[0][0]].dtype  # that the network reads text in
         self._note("", [first[group[0]] for group in self.groups])
 
     @torch.no_grad()
@@ -40,7 +41,8 @@ class TextReader:
             parts = tensors(self._model.encode([prompt])[0])
             places = [min(places) for places in self._places]
             if all(place in parts for place in places):
-                return [_rows(parts[place]).to(self._model.device).double() for place in places]
+                found = [_rows(parts[place]).to(self._model.device) for place in places]
+                return [tokens.to(self._dtype).double() for tokens in found]
         seen = self._from_network(prompt, [group[0] for group in self.groups])
         read = [seen[group[0]] for group in self.groups]
         self._note(prompt, read)

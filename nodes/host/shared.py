@@ -35,6 +35,6 @@ class SharedModel(ComfyModel):
 @contextmanager
 def shared_model(model: ModelPatcher, clip: CLIP) -> Iterator[SharedModel]:
     """The MODEL with its patches. Raises ValueError as `check_base`."""
-    check_base(model)
     with undisturbed(model):
+        check_base(model)
         yield SharedModel(model.clone(), clip)

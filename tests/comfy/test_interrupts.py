@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from unlearning_core.digests import digest
 from unlearning_core.methods import METHODS
@@ -61,7 +61,7 @@ def quiet(pack: Pack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     management.interrupt_current_processing(False)
 
 
-@pytest.mark.parametrize("call", [1, 4])
+@pytest.mark.parametrize("call", [1, 3])
 @pytest.mark.parametrize("method", METHODS)
 def test_training_ends_before_the_next_call(
     pack: Pack, quiet: ModuleType, model: Any, clip: Any, method: str, call: int
@@ -76,7 +76,7 @@ def test_training_ends_before_the_next_call(
             if calls == call:
                 quiet.interrupt_current_processing(True)
 
-    handle = register_module_forward_hook(count)
+    handle = register_module_forward_pre_hook(count)  # closed forms leave the network in the middle
     try:
         with pytest.raises(quiet.InterruptProcessingException):
             pack("nodes.unlearn").UnlearnConcept.execute(model, clip, {"method": method}, **TRAINING)
