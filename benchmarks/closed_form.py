@@ -12,8 +12,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -23,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.processes import in_process
 from unlearning_core.changes import weight_changes
 from unlearning_core.methods import METHODS, ClosedForm
 from unlearning_core.methods.uce import Uce
@@ -49,7 +48,9 @@ class TextLayers:
             for index in range(count):
                 layer = nn.Linear(WIDTH, rows, bias=False)
                 layer.weight.data = torch.randn(rows, WIDTH, generator=generator) / WIDTH**0.5
-                self.layers[f"lora_unet_{rows}_{index}_to_k.weight"] = layer
+                self.layers[
+                    f"lora_unet_down_blocks_{index}_attentions_0_transformer_blocks_{rows}_attn2_to_k.weight"
+                ] = layer
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
         """Tokens [1, TOKENS, WIDTH], of which all prompts share the first."""
@@ -136,16 +137,10 @@ def reference(solver: Any, weight: Tensor, forget: Tensor, overwrite: Tensor, he
     return moved @ empty @ inverse @ empty.T
 
 
-def in_process(*arguments: str) -> Any:
-    """What this command prints as JSON when it is called so."""
-    command = [sys.executable, "-m", "benchmarks.closed_form", *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
-
 def summary() -> dict[str, Any]:
     """All figures."""
     cases = [(method, count) for method in METHODS_MEASURED for count in COUNTS]
-    rounds = [{case: in_process("--measure", *map(str, case)) for case in cases} for _ in range(REPEATS)]
+    rounds = [{case: in_process("closed_form", "--measure", *map(str, case)) for case in cases} for _ in range(REPEATS)]
     runs: dict[str, dict[int, dict[str, float]]] = {method: {} for method in METHODS_MEASURED}
     for case in cases:
         figures = rounds[0][case]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.processes import in_process
 from unlearning_core.digests import digest, tensors
 from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw
@@ -158,9 +158,7 @@ def judged(bench: Bench, cache: PictureCache) -> dict[str, tuple[float, float]]:
 
 def memory_of(count: int) -> float:
     """Peak memory in MB of a process of its own that measures `count` pictures of each model."""
-    command = [sys.executable, "-m", "benchmarks.metrics", str(count)]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output.splitlines()[-1]))
+    return float(in_process("metrics", str(count)))
 
 
 def peak_memory(count: int) -> float:

@@ -156,7 +156,7 @@ class Source:
     items: list[BankItem]
     latents: Tensor | None  # the user's; else the base draws them
     noised: bool  # at random noise, in place of the way to them
-    reads: tuple[str, ...] = PREDICTIONS  # what is compared with there
+    reads: tuple[str, ...]  # what is compared with there
 
     def calls(self, sampling: Sampling) -> int:
         """How many steps `latent_set` reports."""
@@ -285,10 +285,11 @@ class _Teacher:
     def __init__(self, model: DiffusionModel, items: Sequence[BankItem], reads: Sequence[str]) -> None:
         self.model = model
         self.items = list(items)
-        self.conds = model.encode([item.prompt for item in items])
-        self.overwrites = model.encode([item.overwrite for item in items])
-        self._prompts = {"e_cond": self.conds, "e_uncond": model.encode([""]) * len(items)}
-        self._prompts["e_overwrite"] = self.overwrites
+        self._conds = {
+            "e_cond": model.encode([item.prompt for item in items]),
+            "e_uncond": model.encode([""]) * len(items),
+            "e_overwrite": model.encode([item.overwrite for item in items]),
+        }
         self._latents: list[Tensor] = []
         self._said: dict[str, list[Tensor]] = {name: [] for name in reads}
 
@@ -309,13 +310,14 @@ class _Teacher:
         """What it said at `sigmas` [steps], on the way to x0 [N, C, *spatial]."""
         base = {name: torch.stack(said, dim=1) for name, said in self._said.items()}
         x = torch.stack(self._latents, dim=1)
-        return LatentSet(self.items, x, x0.cpu(), sigmas, self.conds, self.overwrites, base)
+        conds, overwrites = self._conds["e_cond"], self._conds["e_overwrite"]
+        return LatentSet(self.items, x, x0.cpu(), sigmas, conds, overwrites, base)
 
     def _predict(self, name: str, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         e = torch.zeros_like(x)
         chosen = rows.nonzero().flatten()
         if len(chosen):
-            conds = [self._prompts[name][row] for row in chosen.tolist()]
+            conds = [self._conds[name][row] for row in chosen.tolist()]
             own = x if len(chosen) == len(x) else x[chosen.to(x.device)]
             said = noise_prediction(self.model, own, sigma.expand(len(own)), conds)
             check_prediction(said)

@@ -6,14 +6,16 @@ in which they are moved, and the change is a LoRA without loss.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .changes import change_shapes
 from .deltas import full_tensors, low_rank_tensors
 from .methods import ClosedForm
 from .methods.base import TextSums
@@ -105,21 +107,13 @@ def solve(
     """
     reader = TextReader(model, names, size)
     maps = [summed.map(method) for summed in _summed(reader, prompts, Reporter(on_progress, len(all_prompts(prompts))))]
-    weights = model.weights()
     factored = [factors for _, factors in maps if factors]
-    shapes = {name: weights[name].shape for name in names}
-    low_rank = len(factored) == len(maps) and all(map(loras_reach, names)) and _saves(factored, shapes.values())
-    rank = max((len(factors.right) for factors in factored), default=0)  # of all, as LoRA loaders expect it
-    tensors: dict[str, Tensor] = {}
-    for group, (solved, factors) in zip(reader.groups, maps, strict=True):
-        for name in group:
-            weight = weights[name].to(solved.device).float().flatten(1)
-            if low_rank:
-                assert factors is not None
-                tensors |= _low_rank(name, weight, factors.padded(rank), shapes[name])
-            else:
-                tensors |= full_tensors(name, (weight @ solved.float()).reshape(shapes[name]).cpu())
-    return tensors
+    if len(factored) == len(maps) and all(map(loras_reach, names)):
+        rank = max(len(factors.right) for factors in factored)  # of all, as LoRA loaders expect it
+        tensors = _low_rank(model, reader.groups, [factors.padded(rank) for factors in factored])
+        if sum(map(Tensor.numel, tensors.values())) < sum(map(math.prod, change_shapes(tensors).values())):
+            return tensors
+    return _full(model, reader.groups, [solved for solved, _ in maps])
 
 
 def _summed(reader: TextReader, prompts: Prompts, report: Callable[[], None]) -> list[Sums]:
@@ -151,19 +145,28 @@ def _summed(reader: TextReader, prompts: Prompts, report: Callable[[], None]) ->
     return sums
 
 
-def _saves(factored: Sequence[Factors], shapes: Iterable[torch.Size]) -> bool:
-    """Whether factors of one rank for all are smaller than the full changes of weights of these shapes."""
-    sizes = [(shape[0], shape[1:].numel()) for shape in shapes]
-    rank = max(len(factors.right) for factors in factored)
-    return sum(rank * (rows + columns) for rows, columns in sizes) < sum(rows * columns for rows, columns in sizes)
+def _full(model: DiffusionModel, groups: Sequence[Sequence[str]], maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The changes of the weights of each group by its map."""
+    weights = model.weights()
+    tensors: dict[str, Tensor] = {}
+    for group, solved in zip(groups, maps, strict=True):
+        for name in group:
+            weight = weights[name].to(solved.device).float()
+            tensors |= full_tensors(name, (weight.flatten(1) @ solved.float()).reshape(weight.shape).cpu())
+    return tensors
 
 
-def _low_rank(name: str, weight: Tensor, factors: Factors, shape: torch.Size) -> dict[str, Tensor]:
-    """The change of a weight [out, D], whose own shape may have more dimensions."""
-    ones = [1] * (len(shape) - 2)
-    up = (weight @ factors.left.float()).reshape(shape[0], -1, *ones)
-    down = factors.right.float().reshape(-1, *shape[1:])
-    return low_rank_tensors(name, up.cpu(), down.contiguous().cpu())
+def _low_rank(model: DiffusionModel, groups: Sequence[Sequence[str]], maps: Sequence[Factors]) -> dict[str, Tensor]:
+    """As `_full`, by factors of the maps and as factors of the changes; weights [out, D] may have more dimensions."""
+    weights = model.weights()
+    tensors: dict[str, Tensor] = {}
+    for group, factors in zip(groups, maps, strict=True):
+        for name in group:
+            weight = weights[name].to(factors.left.device).float()
+            up = (weight.flatten(1) @ factors.left.float()).reshape(len(weight), -1, *[1] * (weight.ndim - 2))
+            down = factors.right.float().reshape(-1, *weight.shape[1:])
+            tensors |= low_rank_tensors(name, up.cpu(), down.contiguous().cpu())
+    return tensors
 
 
 def aligned(forget: Tensor, overwrite: Tensor) -> tuple[Tensor, Tensor]:
