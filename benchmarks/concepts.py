@@ -5,6 +5,7 @@ Writes docs/concepts.md.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import statistics
 from collections.abc import Sequence
@@ -120,6 +121,7 @@ def many_prompts() -> Prompts:
 
 def main() -> None:
     """The command line."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     bench = Bench()
     rows = [bench.many("uce", 1e-3, 1), bench.many("ovw", 1e-3, 600)]

@@ -6,6 +6,7 @@ which other programs change little: compare their ratios only.
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import sys
@@ -103,9 +104,12 @@ class Bench:
 
 
 def main() -> None:
-    """The command line; with a number it measures its own memory on so many pictures."""
-    if len(sys.argv) > 1:
-        print(json.dumps(peak_memory(int(sys.argv[1]))))
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", type=int, nargs="?", help="measure this process' memory on so many, and nothing else")
+    pictures = parser.parse_args().pictures
+    if pictures:
+        print(json.dumps(peak_memory(pictures)))
         return
     torch.set_num_threads(1)
     bench = Bench()

@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.checks import Inputs, checked
+from .host.checks import Inputs, check_given, checked
 from .inputs import judge_output, labels_input
 
 
@@ -49,6 +49,7 @@ class DiffusionClassifierJudge(io.ComfyNode):
         from ..unlearning_core.metrics.judges import DiffusionClassifier, parse_domains
         from .host.model import ComfyModel
 
+        check_given(cls.define_schema().inputs, {"base_model": base_model, "clip": clip, "vae": vae})
         model = ComfyModel(base_model, clip)
 
         def to_latents(pictures: Tensor) -> Tensor:

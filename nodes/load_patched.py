@@ -10,7 +10,7 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .host.checks import Inputs, Least, check_numbers, checked
+from .host.checks import Inputs, Least, check_given, checked
 from .host.progress import show
 from .sockets import UnlearningPatch
 
@@ -82,7 +82,7 @@ class LoadPatchedModel(io.ComfyNode):
         from .host.rounding import rounding_warning
         from .host.traits import fingerprint
 
-        check_numbers(cls.define_schema().inputs, {"strength": strength})
+        check_given(cls.define_schema().inputs, {"model": model, "strength": strength})
         patch = Patch.load(Path(folder_paths.get_full_path_or_raise("loras", patch_file)))
         if check_base:
             patch.check_base(fingerprint(model))

@@ -13,7 +13,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..unlearning_core.prompts import check_measured, lines
-from .host.checks import Inputs, check_numbers
+from .host.checks import Inputs, check_given
 from .host.folders import check_prefix, save_report
 from .host.progress import drawing_progress, interruptible
 
@@ -45,7 +45,7 @@ class MeasuringNode(io.ComfyNode):
 
         prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
         check_prefix(prefix)
-        check_numbers(cls.define_schema().inputs, inputs)
+        check_given(cls.define_schema().inputs, inputs)
         plan = plan_of(inputs)
         progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"])
         sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})

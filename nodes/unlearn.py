@@ -13,7 +13,7 @@ from ..unlearning_core.methods import METHODS, Method, groups
 from ..unlearning_core.model import SELECTIONS
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts
 from ..unlearning_core.settings import Settings
-from .host.checks import Inputs, checked
+from .host.checks import Inputs, check_given, checked
 from .inputs import number_input, tooltip
 from .sockets import UnlearningPatch
 
@@ -129,6 +129,7 @@ class UnlearnConcept(io.ComfyNode):
     def execute(cls, model: ModelPatcher, clip: Any, method: dict[str, Any], **inputs: Any) -> io.NodeOutput:
         from .host.unlearning import Task, unlearned
 
+        check_given(cls.define_schema().inputs, {"model": model, "clip": clip, **inputs})
         prompts = prompts_of(inputs)
         kind = METHODS[method["method"]]
         objective = kind(**{key: value for key, value in method.items() if key != "method"})

@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from comfyui import Progress, PromptError, Server, ServerError
 from downloads import CACHE, ROOT
 from environment import PYTHON, prepare
+
+T = TypeVar("T")
 
 WORKFLOW = ROOT / "workflows" / "api" / "quickstart.json"
 OUTPUT = ROOT / "output" / "quickstart"
@@ -87,13 +90,8 @@ def seconds_of(entry: dict[str, Any]) -> float:
     return (times["execution_success"] - times["execution_start"]) / 1000
 
 
-def main() -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, as JSON")
-    arguments = parser.parse_args()
-    if arguments.json and not arguments.json.parent.is_dir():
-        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
+def in_comfyui(work: Callable[[Server], T]) -> T:
+    """What `work` makes of a ComfyUI with this pack; ends the process with one line when that fails, or on Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Ends like Ctrl-C does: through the code that stops ComfyUI.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended."))
@@ -101,11 +99,21 @@ def main() -> None:
         comfyui = prepare()
         print(f"Starting ComfyUI from {comfyui}", flush=True)
         with Server(comfyui, PYTHON, CACHE / "server") as server:
-            figures = save_results(server, run_workflow(server, WORKFLOW), OUTPUT)
+            return work(server)
     except KeyboardInterrupt:
         sys.exit("Stopped.")
     except (ValueError, ServerError, PromptError, subprocess.CalledProcessError) as error:
         sys.exit(str(error))
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, as JSON")
+    arguments = parser.parse_args()
+    if arguments.json and not arguments.json.parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
+    figures = in_comfyui(lambda server: save_results(server, run_workflow(server, WORKFLOW), OUTPUT))
     print((OUTPUT / "table.md").read_text(encoding="utf-8"))
     print(f"{figures['seconds']:.0f} s. The pictures, this table and the patch are in {OUTPUT}")
     if arguments.json:

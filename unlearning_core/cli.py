@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from .commands import evaluate, export, train
 
@@ -12,17 +13,28 @@ from .commands import evaluate, export, train
 COMMANDS = {"train": train, "evaluate": evaluate, "export": export}
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, False) or action.default == []
+        return action.help if silent else super()._get_help_string(action)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; what is wrong with files or input is one line, and exit status 1."""
+    """The command line; what is missing, or wrong with files or input, is one line, and exit status 1."""
     parser = argparse.ArgumentParser(prog="unlearn", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         about = (command.__doc__ or "").splitlines()[0]
-        command.add_arguments(subparsers.add_parser(name, help=about, description=about))
+        command.add_arguments(subparsers.add_parser(name, help=about, description=about, formatter_class=Defaults))
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         COMMANDS[args.command].run(args)
+    except ModuleNotFoundError as error:
+        advice = f"run `pip install .` in {Path(__file__).parents[1]}"
+        parser.exit(1, f"unlearn {args.command}: {error.name} is not installed; {advice}\n")
     except (ValueError, OSError) as error:
         parser.exit(1, f"unlearn {args.command}: {error}\n")
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 MARKS = {  # byte order mark -> encoding, the longer ones first: UTF-32's begins with UTF-16's
@@ -80,9 +81,22 @@ def check_writable(path: Path) -> None:
         )
     if len(os.fsencode(whole)) + ROOM > path_limit:
         raise ValueError(f"{str(path)[:40]}…: too long for a path; write a shorter one, in fewer folders")
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        reason = "nothing can be written there" if folder.is_dir() else "this is no folder"
+    reason = _why_not(folder)
+    if reason:
         raise ValueError(f"{path}: cannot be made in {folder}, {reason}; choose another place")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: this is a device; choose another place")
+
+
+def _why_not(folder: Path) -> str:
+    """Why nothing new can be in a folder; empty when it can."""
+    if not folder.is_dir():
+        return "this is no folder"
+    try:
+        with TemporaryFile(dir=folder):  # file systems refuse what permissions allow
+            return ""
+    except OSError as error:
+        return f"nothing can be written there ({error.strerror})"
 
 
 def check_characters(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -22,6 +22,8 @@ EACH = 0.01  # of a value, in which plain storage may differ: bf16 rounds by 0.0
 SMALLEST = 1e-6  # what fp16 rounds values near 0 by
 HALFWAY = 0.02  # share of values that lie so that another path to fp8 rounds them the other way
 
+DIRECTIONS = 4  # of a change, along which its size is kept
+
 HASH = re.compile(r"[0-9a-f]{16}")
 ROUNDINGS = (torch.float8_e4m3fn, torch.float8_e5m2)  # plain storage whose rounding TOLERANCE does not cover
 
@@ -34,6 +36,7 @@ class Fingerprint:
     sketch: str  # base64 of little-endian float16: the checkpoint's own weights
     patched: str = ""  # architecture of what earlier patches changed; empty without any
     patches: str = ""  # sketch of those changes, base64 of little-endian float32
+    directions: str = ""  # the same of their size along random directions; empty in files from before it
     effective: str = ""  # as `sketch`, of the weights with those changes; empty without any
     prediction: str = ""  # what the model predicts, such as "epsilon"; empty when unknown
     bits: int = PLAIN_BITS  # a stored number takes, where the checkpoint is quantized in blocks
@@ -46,18 +49,25 @@ class Fingerprint:
         prediction: str = "",
         bits: int = PLAIN_BITS,
     ) -> Fingerprint:
-        """Of a checkpoint's weights and of what patches add to them, under their patch names.
+        """Of a checkpoint's weights and of what patches add to them and to others, under their patch names.
 
         Each tensor is asked for once, so both may be computed on the way.
         """
-        architecture, values = _sketched(weights)
-        bare = cls(architecture, _encode(values, "<f2"), prediction=prediction, bits=bits)
+        names, sizes, values = _sketched(weights, _middle)
+        bare = cls(_hash(sizes), _encode(values, "<f2"), prediction=prediction, bits=bits)
         if not changes:
             return bare
-        patched, added = _sketched(changes)
+        changed, sizes, sketched = _sketched(changes, lambda change: torch.cat([_middle(change), _along(change)]))
+        added, directions = np.split(sketched.reshape(-1, 1 + DIRECTIONS), [1], axis=1)
         effective = values.copy()
-        effective[np.isin(sorted(weights), sorted(changes))] += added
-        return replace(bare, patched=patched, patches=_encode(added, "<f4"), effective=_encode(effective, "<f2"))
+        effective[np.isin(names, changed)] += added[np.isin(changed, names), 0]
+        return replace(
+            bare,
+            patched=_hash(sizes),
+            patches=_encode(added, "<f4"),
+            directions=_encode(directions, "<f4"),
+            effective=_encode(effective, "<f2"),
+        )
 
     def check(self) -> None:
         """Raises ValueError, which names the field, when it cannot be that of a model."""
@@ -69,6 +79,7 @@ class Fingerprint:
         for name, text, kind in (
             ("sketch", self.sketch, "<f2"),
             ("patches", self.patches, "<f4"),
+            ("directions", self.directions, "<f4"),
             ("effective", self.effective, "<f2"),
         ):
             try:
@@ -107,7 +118,11 @@ class Fingerprint:
     def _difference_of_patches(self, other: Fingerprint) -> str | None:
         if (self.patched, len(self.patches)) != (other.patched, len(other.patches)):
             return "patches were on it that are missing here, or are others here"
-        if _distance(_decode(self.patches, "<f4"), _decode(other.patches, "<f4")) > TOLERANCE:
+        sketches = (self.patches, other.patches)
+        if len(self.directions) == len(other.directions) > 0:
+            sketches = (self.directions, other.directions)
+        mine, theirs = (_decode(sketch, "<f4") for sketch in sketches)
+        if _distance(mine, theirs) > TOLERANCE:
             return "the patches on it had another strength, or were others"
         return None
 
@@ -118,7 +133,7 @@ class Fingerprint:
         mine, theirs = (_decode(one.effective or one.sketch, "<f2") for one in (self, other))
         apart = float(np.linalg.norm(mine - theirs))
         unpatched = float(np.linalg.norm(_decode(self.sketch, "<f2") - _decode(other.sketch, "<f2")))
-        return _same(mine, theirs, bits) and 2 * apart <= unpatched
+        return _same(mine, theirs, bits) and 2 * apart <= unpatched > 0
 
 
 def architecture(weights: Mapping[str, Tensor]) -> str:
@@ -126,14 +141,30 @@ def architecture(weights: Mapping[str, Tensor]) -> str:
     return _hash({name: weight.numel() for name, weight in weights.items()})
 
 
-def _sketched(weights: Mapping[str, Tensor]) -> tuple[str, np.ndarray]:
-    """The architecture, and the middle element of each weight, in name order."""
-    sizes, middles = {}, []
+def _sketched(
+    weights: Mapping[str, Tensor], sketch: Callable[[Tensor], Tensor]
+) -> tuple[list[str], dict[str, int], np.ndarray]:
+    """The names in order, the number of elements, and one after the other what `sketch` makes of each weight."""
+    sizes, sketches = {}, []
     for name in sorted(weights):
-        values = weights[name].flatten()
-        sizes[name] = values.numel()
-        middles.append(values[values.numel() // 2].float().cpu())
-    return _hash(sizes), torch.stack(middles).numpy()
+        weight = weights[name]
+        sizes[name] = weight.numel()
+        sketches.append(sketch(weight).float().cpu())
+    return sorted(weights), sizes, torch.cat(sketches).numpy()
+
+
+def _middle(weight: Tensor) -> Tensor:
+    """One element [1]."""
+    return weight.flatten()[weight.numel() // 2].reshape(1)
+
+
+def _along(change: Tensor) -> Tensor:
+    """[DIRECTIONS], of which no change but zero is zero: its products with matrices of rank 1."""
+    matrix = change.float().reshape(len(change), -1)
+    # One generator for both, so that they differ in square matrices.
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(size, DIRECTIONS, generator=generator).to(matrix) for size in matrix.shape)
+    return (rows * (matrix @ columns)).sum(dim=0)
 
 
 def _hash(sizes: Mapping[str, int]) -> str:
@@ -142,7 +173,8 @@ def _hash(sizes: Mapping[str, int]) -> str:
 
 
 def _encode(values: np.ndarray, kind: str) -> str:
-    return base64.b64encode(values.astype(kind).tobytes()).decode()
+    largest = np.finfo(kind).max  # NaN and infinity are for what a file holds, not for what fp16 cannot
+    return base64.b64encode(values.clip(-largest, largest).astype(kind).tobytes()).decode()
 
 
 def _decode(text: str, kind: str) -> np.ndarray:

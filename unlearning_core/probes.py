@@ -15,6 +15,8 @@ from .model import DiffusionModel, check_prediction, noise_prediction
 if TYPE_CHECKING:
     from .bank import Batch
 
+SAID = 500  # characters of another library's message
+
 Size = tuple[int, int]  # width and height of a picture in pixels
 
 # How networks say that they cannot take what they are given. An end that the user asked for is none of them.
@@ -48,22 +50,29 @@ def overwrite_prediction(model: DiffusionModel, batch: Batch) -> Tensor:
 def small_size(model: DiffusionModel, width: int, height: int) -> Size:
     """The smallest of 1/16, 1/8, 1/4, 1/2 and 1 times a size in pixels that the model can predict at.
 
-    Raises ValueError when there is none, and for a size that the model does not draw.
+    Raises ValueError when there is none, for a size that the model does not draw, and as `check_prediction`.
     """
     conds, sigma = model.encode([""]), model.sigmas(1)[:1]
     model.noise([0], width, height)
     for divisor in (16, 8, 4, 2, 1):
         size = width // divisor, height // divisor
         try:
-            check_prediction(model.predict_x0(model.noise([0], *size), sigma, conds))
+            x0 = model.predict_x0(model.noise([0], *size), sigma, conds)
         except torch.OutOfMemoryError:
             raise
         except FAILURES as error:
             failure = error
-        else:
+            continue
+        if divisor == 1:
+            check_prediction(x0)
+        if x0.isfinite().all():
             return size
-    reason = " ".join(str(failure).split()) or type(failure).__name__  # in one line
     raise ValueError(
-        f"model: it cannot predict {width} x {height} pixels from a prompt alone ({reason}); use the text encoder that "
+        f"model: it cannot predict {width} x {height} pixels from a prompt alone ({one_line(failure)}); use the text encoder that "
         "goes with it, a size that it draws, a text-to-image model, and no LoRA or merge that breaks it"
     ) from failure
+
+
+def one_line(error: Exception) -> str:
+    """What an error of another library says, for a message of ours."""
+    return " ".join(str(error).split())[:SAID] or type(error).__name__

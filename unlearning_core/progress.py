@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from threading import Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLLING = 0.25  # seconds between two looks whether a long operation is still wanted
 
 
 @dataclass(frozen=True)
@@ -30,3 +37,21 @@ class Reporter:
         """One step more, with the loss and figures of a training step."""
         self.done += 1
         self.on_progress(Progress(self.done, self.total, loss, figures or {}))
+
+    def during(self, work: Callable[[], T]) -> T:
+        """What `work` returns or raises: one long operation in another thread, while `on_progress` may end the run.
+
+        The thread of a run that ended goes on to the end of its operation, and what it gives is lost.
+        """
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(work())
+            except BaseException as error:  # noqa: BLE001
+                result.set_exception(error)
+
+        Thread(target=run, daemon=True).start()
+        while not wait([result], POLLING).done:
+            self.on_progress(Progress(self.done, self.total))
+        return result.result()

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from .options import check_ranges, option
+
 BATCH = 16  # pictures in one call of a network, at most
 SEEDS = 2**64  # how many seeds a random generator takes
 
@@ -16,12 +18,15 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # x [B, C, *spatial] and sigma [] 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How latents are sampled: Euler steps, guidance scale, and the picture's width and height in pixels."""
+    """How latents are sampled; a picture's width and height are in pixels. Raises ValueError for a value out of range."""
 
-    steps: int = 25
-    cfg: float = 3.0
+    steps: int = option(25, 1, 10_000, "Euler steps", step=1)
+    cfg: float = option(3.0, 0.0, 100.0, "guidance scale")
     width: int = 512
     height: int = 512
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def settings(self) -> dict[str, object]:
         """For a report."""

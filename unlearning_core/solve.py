@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -51,11 +52,14 @@ class Sums:
         self._sums = TextSums(*(like.new_zeros(self._width, self._width) for _ in TextSums._fields))
         self._waiting: list[tuple[Tensor, Tensor]] = []  # forget tokens and their moves, not summed up yet
         self._moves: list[Tensor] | None = []
+        self.moved = False  # whether any token is
 
     def move(self, forget: Tensor, overwrite: Tensor) -> None:
         """Tokens [T, D] to forget, and what is to come in their place."""
         forget, overwrite = aligned(forget, overwrite)
-        self._waiting.append((forget, overwrite - forget))
+        moves = overwrite - forget
+        self.moved = self.moved or bool(moves.any())
+        self._waiting.append((forget, moves))
         if sum(len(tokens) for tokens, _ in self._waiting) >= AT_ONCE:
             self._add_up()
 
@@ -63,6 +67,7 @@ class Sums:
         """Tokens [T, D] to keep."""
         self._sums.retain.addmm_(tokens.T, tokens)
 
+    @torch.no_grad()
     def map(self, method: ClosedForm) -> tuple[Tensor, Factors | None]:
         """The method's map [D, D], and its factors where they are smaller. Raises ValueError as `ClosedForm.map`."""
         self._add_up()
@@ -85,6 +90,8 @@ class Sums:
 
 def factors(solved: Tensor, moves: Tensor) -> Factors:
     """A map [D, D] that gives sums of the rows of `moves` [N, D], as a product of the least rank that CUT allows."""
+    if not len(moves):
+        return Factors(solved.new_zeros(len(solved), 1), solved.new_zeros(1, len(solved)))
     basis = torch.linalg.qr(moves.T)[0]
     u, s, vh = torch.linalg.svd(basis.T @ solved, full_matrices=False)
     left_out = s.square().flip(0).cumsum(0).flip(0).sqrt()  # when the rank is the index
@@ -103,10 +110,18 @@ def solve(
 ) -> dict[str, Tensor]:
     """The method's change of the weights `names` in fp32 under LoRA-file keys, in factors where these are smaller.
 
-    `size` is of a picture in pixels that the model draws. Raises ValueError as `ClosedForm.map`.
+    `size` is of a picture in pixels that the model draws. Raises ValueError as `ClosedForm.map`, and when no tokens
+    move.
     """
     reader = TextReader(model, names, size)
-    maps = [summed.map(method) for summed in _summed(reader, prompts, Reporter(on_progress, len(all_prompts(prompts))))]
+    report = Reporter(on_progress, len(all_prompts(prompts)))
+    sums = _summed(reader, prompts, report)
+    if not any(own.moved for own in sums):
+        raise ValueError(
+            "forget prompts: the tokens of each are those of its overwrite prompt, and the rest of their encodings does "
+            f"not reach the layers that {method.label} changes; choose a method that trains, or another overwrite prompt"
+        )
+    maps = [report.during(partial(own.map, method)) for own in sums]
     factored = [factors for _, factors in maps if factors]
     if len(factored) == len(maps) and all(map(loras_reach, names)):
         rank = max(len(factors.right) for factors in factored)  # of all, as LoRA loaders expect it

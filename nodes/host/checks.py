@@ -54,10 +54,19 @@ class Least(float):
         return not value >= self
 
 
-def check_numbers(specs: Iterable[io.Input], inputs: Inputs) -> None:
-    """Raises ValueError for a number out of its input's range: ComfyUI does not look at those that are linked."""
+def check_given(specs: Iterable[io.Input], inputs: Inputs) -> None:
+    """Raises ValueError for an input through which nothing came, or a number out of its input's range.
+
+    A checkpoint without text encoder or VAE gives None for it. ComfyUI does not look at values that are linked.
+    """
     for spec in specs:
-        if isinstance(spec, (io.Int.Input, io.Float.Input)) and spec.id in inputs:
-            value, low, high = inputs[spec.id], spec.min, spec.max
+        value = inputs.get(spec.id)
+        if isinstance(spec, (io.Model.Input, io.Clip.Input, io.Vae.Input)) and value is None and not spec.optional:
+            raise ValueError(
+                f"{spec.id}: nothing came through this input; its loader found none in the file, so load it by another "
+                "node, or another file"
+            )
+        if isinstance(spec, (io.Int.Input, io.Float.Input)) and value is not None:
+            low, high = spec.min, spec.max
             if not low <= value <= high:
                 raise ValueError(f"{spec.id}: {value} is out of range; choose {low} to {high}")

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...unlearning_core.digests import digest
 from ...unlearning_core.metrics.cache import PictureCache
 from ...unlearning_core.metrics.plan import PromptSeed, check_measurable, pictures_at_once
+from ...unlearning_core.probes import FAILURES, one_line
 from .identity import model_identity
 from .model import empty_latent, encode_prompt
 from .progress import Interruptible
@@ -101,6 +102,19 @@ class ComfyDrawing:
     def _draw_batch(self, model: ModelPatcher, prompt_seeds: list[PromptSeed]) -> Tensor:
         latent = empty_latent(model, self.sampling.width, self.sampling.height)
         noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for _, seed in prompt_seeds])
+        try:
+            return self._sampled(model, latent, noise, prompt_seeds)
+        except torch.OutOfMemoryError:
+            raise
+        except FAILURES as error:
+            size = f"{self.sampling.width} x {self.sampling.height}"
+            raise ValueError(
+                f"model, clip and vae: together they cannot draw {size} pixels ({one_line(error)}); use the text encoder "
+                "and the VAE that go with the model"
+            ) from error
+
+    def _sampled(self, model: ModelPatcher, latent: Tensor, noise: Tensor, prompt_seeds: list[PromptSeed]) -> Tensor:
+        """As `draw`, from `noise` [len(prompt_seeds), C, *spatial]."""
         latents = comfy.sample.sample(
             model,
             noise,

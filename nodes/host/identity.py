@@ -10,6 +10,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
 from ...unlearning_core.digests import digest
+from .clones import undisturbed
 from .progress import Interruptible
 from .traits import traits
 from .weights import stored_weights
@@ -33,5 +34,6 @@ def prediction_identity(model: ModelPatcher, private: ModelPatcher) -> str:
 def weights_digest(model: ModelPatcher) -> str:
     """The weights without the patches on them: clones of one model share them, and their digest."""
     if model.model not in _digests:
-        _digests[model.model] = digest(Interruptible(stored_weights(model)))
+        with undisturbed(model):
+            _digests[model.model] = digest(Interruptible(stored_weights(model)))
     return _digests[model.model]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from .clones import undisturbed
 from .storage import forget_quantization, ordinary_parameters
 from .traits import check_base
 from .weights import original
@@ -38,18 +39,6 @@ def private_copy(model: ModelPatcher) -> Iterator[ModelPatcher]:
         yield private
     finally:
         _unload(private)
-
-
-@contextmanager
-def undisturbed(model: ModelPatcher) -> Iterator[None]:
-    """Within the context, other clones of the model have no hooks and injections on the network that they share."""
-    loaded = [other.model for other in comfy.model_management.current_loaded_models]
-    with ExitStack() as ejected:
-        for clone in loaded:
-            if clone is not None and clone.is_clone(model):
-                clone.unpatch_hooks()
-                ejected.enter_context(clone.use_ejected())
-        yield
 
 
 def _unload(private: ModelPatcher) -> None:
@@ -86,6 +75,6 @@ def _deepcopy(model: ModelPatcher) -> ModelPatcher:
     # Another clone's patches may be applied to the shared weights now: take the originals with us and undo them.
     backup = {key: entry._replace(weight=original(model, key).clone()) for key, entry in model.backup.items()}
     buffers = {key: buffer.clone() for key, buffer in model.backup_buffers.items()}
-    private = model.clone(model_override=(own, (backup, buffers, dict(model.object_patches_backup), set())))
+    private = model.clone(model_override=(own, (backup, buffers, {}, set())))
     private.unpatch_model(private.offload_device)
     return private

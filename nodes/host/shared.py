@@ -11,8 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from torch import Tensor
 
+from .clones import undisturbed
 from .model import ComfyModel
-from .private import undisturbed
 from .traits import check_base
 from .weights import effective_weights
 

@@ -9,12 +9,13 @@ from uuid import uuid4
 import comfy.model_sampling
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import WeightAdapterBase
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...unlearning_core.digests import digest
 from ...unlearning_core.fingerprint import Fingerprint
+from .clones import undisturbed
 from .storage import is_plain, storage_bits
-from .weights import NETWORK, base_weights, converter, patch_changes, stored_weights
+from .weights import NETWORK, all_changes, base_weights, converter, stored_weights
 
 # Of a ModelPatcher: what acts on its predictions from beside the weights.
 BESIDE = (
@@ -26,6 +27,9 @@ BESIDE = (
     "injections",
     "additional_models",
 )
+
+# Object patches that training follows: how the network is sampled, in which precision, and the scale of its latents.
+FOLLOWED = ("model_sampling", "latent_format", "manual_cast_dtype")
 
 # All that changes its pictures, besides the weights.
 TRAITS = ("patches", "object_patches", "model_options", *BESIDE)
@@ -74,8 +78,8 @@ def acting_beside(model: ModelPatcher) -> Iterator[str]:
         if option not in AFTER:
             for name in leaves(value):
                 yield f"{option}: {name}"
-    for place, value in model.object_patches.items():
-        if place != "model_sampling" and (callable(value) or isinstance(value, nn.Module | Tensor)):
+    for place in model.object_patches:
+        if place not in FOLLOWED:
             yield f"an object patch of {place}"
     yield from replaced(model)
 
@@ -118,13 +122,14 @@ def fingerprint(model: ModelPatcher) -> Fingerprint:
 
     Raises ValueError when a weight cannot be read, or a patch gives one another shape.
     """
-    stored = stored_weights(model, NETWORK).values()
-    return Fingerprint.of(
-        base_weights(model),
-        patch_changes(model),
-        prediction=prediction_type(model),
-        bits=min(storage_bits(weight) for weight in stored),
-    )
+    with undisturbed(model):
+        stored = stored_weights(model, NETWORK).values()
+        return Fingerprint.of(
+            base_weights(model),
+            all_changes(model),
+            prediction=prediction_type(model),
+            bits=min(storage_bits(weight) for weight in stored),
+        )
 
 
 def traits(model: ModelPatcher) -> dict[str, Any]:

@@ -13,13 +13,17 @@ from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor
 
 from ...unlearning_core.names import TRANSFORMER, unet_name
+from .progress import end_if_cancelled
 from .storage import is_plain, read_by_module
 
 NETWORK = "diffusion_model."  # what keys of the denoiser begin with
 
 
 class Computed(Mapping[str, Tensor]):
-    """Tensors that are made when they are asked for, so that those of a whole model are never in memory at once."""
+    """Tensors that are made when they are asked for, so that those of a whole model are never in memory at once.
+
+    None is made when the user has cancelled the run.
+    """
 
     def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]) -> None:
         self._names = dict.fromkeys(names)
@@ -28,6 +32,7 @@ class Computed(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
+        end_if_cancelled()
         return self._compute(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -95,8 +100,17 @@ def patch_changes(model: ModelPatcher) -> Mapping[str, Tensor]:
 
     Reading one raises ValueError as `base_weights`, or when a patch gives the weight another shape.
     """
-    places = {name: place for name, place in patch_places(model).items() if place.key in model.patches}
+    return _changes(model, {name: place for name, place in patch_places(model).items() if place.key in model.patches})
 
+
+def all_changes(model: ModelPatcher) -> Mapping[str, Tensor]:
+    """As `patch_changes`, beside them of the weights that no patch of ours may change, such as FLUX' biases."""
+    places = {name: place for name, place in patch_places(model).items() if place.key in model.patches}
+    others = model.patches.keys() - {place.key for place in places.values()}
+    return _changes(model, places | {key: Place(key) for key in others if key.startswith(NETWORK)})
+
+
+def _changes(model: ModelPatcher, places: Mapping[str, Place]) -> Mapping[str, Tensor]:
     @lru_cache(maxsize=1)
     def whole(key: str) -> Tensor:
         return patch_change(model, key)

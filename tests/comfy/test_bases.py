@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ from unlearning_core.tiny import MODEL
 Pack = Callable[[str], ModuleType]
 Node = Callable[..., Any]
 CHANGED = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+ATTENTION = CHANGED.removesuffix(".to_k.weight")
 LORA = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
 
 
@@ -225,6 +227,7 @@ BESIDE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "object patch": (with_call("add_object_patch", "diffusion_model.time_embed", torch.nn.Identity()), "time_embed"),
     "weight in place": (with_call("add_object_patch", CHANGED, torch.nn.Parameter(torch.ones(128, 128))), CHANGED),
     "patched method": (with_call("add_object_patch", "diffusion_model.forward", same), "diffusion_model.forward"),
+    "value in place": (with_call("add_object_patch", f"{ATTENTION}.heads", 1), "attn2.heads"),
     "weight wrapper": (with_call("add_weight_wrapper", CHANGED, same), "weight_wrapper_patches"),
 }
 
@@ -293,18 +296,57 @@ def test_model_sampling_trains(pack: Pack, model: Any, trained: Callable[..., An
             assert difference is None
 
 
-def test_another_clone_that_is_loaded_does_not_shine_through(
-    pack: Pack, model: Any, trained: Callable[..., Any]
-) -> None:
-    """Clones share one network, on which the last one that was drawn with has left what it carries."""
-    import comfy.model_management
+class Wrapped(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
 
-    [expected] = trained(model, "ovw")
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.inner(*inputs, **options)
+
+
+def wrapped(model: Any) -> Any:
+    place = ATTENTION.rpartition(".")[0]
+    return with_call("add_object_patch", place, Wrapped(model.get_model_object(place)))(model)
+
+
+# Each leaves something on the network that all clones share, once it was loaded.
+LEFT: dict[str, Callable[[Any], Any]] = {
+    "bypass LoRA": bypass,
+    "hooks": hooked,
+    "LoRA": lambda model: loaded(model, lora()),
+    "object": BESIDE["object patch"][0],
+    "weight": BESIDE["weight in place"][0],
+    "value": BESIDE["value in place"][0],
+    "sampling": discrete("eps"),
+    "wrapped block": wrapped,
+    "two in one another": lambda model: BESIDE["value in place"][0](wrapped(model)),
+}
+
+
+@pytest.mark.parametrize("way", LEFT)
+def test_another_clone_that_is_loaded_does_not_shine_through(
+    pack: Pack, model: Any, clip: Any, trained: Callable[..., Any], way: str
+) -> None:
+    """Neither in patches, nor in fingerprints; and what it carries is there again when it draws."""
+    from comfy.model_management import load_models_gpu, unload_all_models
+
+    fingerprint = pack("nodes.host.traits").fingerprint
+    expected = trained(model, "ovw", "uce")
     with torch.inference_mode():
-        for carrying in (bypass(model), hooked(model), loaded(model, lora())):
-            comfy.model_management.load_models_gpu([carrying], force_full_load=True)
-            [patch] = trained(model, "ovw")
-            assert all(torch.equal(patch.tensors[key], expected.tensors[key]) for key in expected.tensors)
+        carrying = LEFT[way](model)
+        drawing = drawing_with(pack, clip)
+        of_model, of_carrying = (drawing.draw(each, [("a cat face", 0)]) for each in (model, carrying))
+        for index, method in enumerate(("ovw", "uce")):
+            unload_all_models()
+            load_models_gpu([carrying], force_full_load=True)
+            assert fingerprint(model) == expected[index].record.base
+            assert torch.equal(drawing.draw(carrying, [("a cat face", 0)]), of_carrying)
+            [patch] = trained(model, method)
+            assert patch.record.base == expected[index].record.base
+            assert all(torch.equal(patch.tensors[key], tensor) for key, tensor in expected[index].tensors.items())
+            assert torch.equal(drawing.draw(model, [("a cat face", 0)]), of_model)
+            assert torch.equal(drawing.draw(carrying, [("a cat face", 0)]), of_carrying)
 
 
 @pytest.mark.parametrize("name", ["_forward", "forward", "_apply_model", "extra_conds"])
@@ -321,6 +363,34 @@ def test_functions_that_were_replaced_on_the_network(
         assert identity(model) != identity(model.clone())  # no telling what it does
     finally:
         delattr(place, name)
+
+
+def sparse() -> dict[str, Tensor]:
+    """A LoRA that leaves the middle of the weight alone."""
+    file = lora()
+    file[f"{LORA}.lora_up.weight"][60:70] = 0
+    return file
+
+
+def test_a_change_away_from_the_middle_is_known(pack: Pack, model: Any, trained: Callable[..., Any]) -> None:
+    """A fingerprint looks at one element of each weight, and at all of what patches add."""
+    fingerprint = pack("nodes.host.traits").fingerprint
+    with torch.inference_mode():
+        changed, stronger = (loaded(model, sparse(), strength) for strength in (1.0, 1.1))
+    [patch] = trained(changed, "uce")
+    assert patch.record.base.difference(fingerprint(changed)) is None
+    for other in (model, stronger):
+        assert patch.record.base.difference(fingerprint(other)) is not None
+
+
+def test_a_patch_beyond_what_fp16_holds_can_be_saved(
+    pack: Pack, model: Any, trained: Callable[..., Any], tmp_path: Path
+) -> None:
+    with torch.inference_mode():
+        changed = loaded(model, full(), 1e6)
+    [patch] = trained(changed, "uce")
+    patch.save(tmp_path / "patch.safetensors")
+    type(patch).load(tmp_path / "patch.safetensors").check_base(pack("nodes.host.traits").fingerprint(changed))
 
 
 def test_a_patch_below_a_merge_stays_as_it_is(pack: Pack, model: Any, other: Any, trained: Callable[..., Any]) -> None:

@@ -73,6 +73,7 @@ def test_bad_input_is_one_line(
     )
     assert "--seeds: 0" in refused(command(folder, "--seeds", "0"), capsys)
     assert "width: 100 pixels" in refused(command(folder, "--width", "100"), capsys)
+    assert "cfg: inf is out of range" in refused(command(folder, "--cfg", "inf"), capsys)
     assert "--judge clip needs --labels" in refused(command(folder, "--judge", "clip"), capsys)
     (folder / "weighted.txt").write_text("a (car:1.5)\na frog\n[forget]\na cat face\n")
     assert "'(car:1.5)' is ComfyUI's syntax" in refused(command(folder, prompts="weighted.txt"), capsys)
@@ -86,7 +87,24 @@ def test_bad_input_is_one_line(
     assert "CLIP model: 'nothing'" in refused(command(folder, "--clip", "nothing"), capsys)
     assert "squeezenet1_1_features.safetensors" in refused(command(folder, "--backbone", "squeeze"), capsys)
     assert "this is no folder" in refused(command(folder, "--out", str(folder / "prompts.txt")), capsys)
+    assert "this is a device" in refused(command(folder, "--cache", "/dev/null/x"[:9]), capsys)
     assert "weights-inception" in refused(command(folder, "--fid"), capsys)
+
+
+@pytest.mark.parametrize("option", ["--seed=-5", f"--seed={2**64}", "--strength=nan"])
+def test_numbers_have_a_range(folder: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(command(folder, option))
+    assert "is out of range; choose " in capsys.readouterr().err
+
+
+def test_pictures_have_the_size_of_the_training(folder: Path) -> None:
+    sized = {"--width", "--height"}
+    arguments = command(folder, "--steps", "1")
+    plain = [word for index, word in enumerate(arguments) if not {word, arguments[index - 1]} & sized]
+    main(plain)
+    [figures] = json.loads((folder / "out" / "figures.json").read_text())["models"]
+    assert figures["retention"]["settings"]["size"] == "128x128"
 
 
 def test_prompts_under_headings(tmp_path: Path) -> None:

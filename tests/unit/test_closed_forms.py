@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 
 import pipelines
 import pytest
@@ -13,12 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unlearning_core.deltas import low_rank_product
-from unlearning_core.hosts.base import DiffusersModel
+from unlearning_core.hosts.base import DiffusersModel, Text
 from unlearning_core.hosts.families import host_of
 from unlearning_core.methods import METHODS, ClosedForm
 from unlearning_core.methods.base import TextSums
 from unlearning_core.methods.nullspace import NullSpace
 from unlearning_core.methods.uce import Uce
+from unlearning_core.progress import Progress, Reporter
 from unlearning_core.prompts import Prompts, all_prompts, held_prompts
 from unlearning_core.selections import selections_of
 from unlearning_core.settings import Settings
@@ -170,3 +173,47 @@ def test_a_wide_text_gives_a_lora_that_diffusers_opens(
         host.pipeline.load_lora_weights(tmp_path / "patch.safetensors")
         loaded = host.predict_x0(x, host.sigmas(4)[1:2], cond)
     assert (loaded - expected).norm() < 1e-4 * (expected - base).norm()
+
+
+def test_a_ridge_that_leaves_no_digits_is_refused() -> None:
+    tokens = torch.randn(20, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for size, method in ((1e6, Uce(ridge=1e-6)), (1.0, NullSpace(ridge=1e-12, tolerance=1e-3)), (1e9, NullSpace())):
+        sums = Sums(tokens)
+        sums.move(size * tokens[:8], size * tokens[8:16])
+        with pytest.raises(ValueError, match=r"ridge: it is too small"):
+            sums.map(method)
+
+
+def test_a_run_ends_inside_one_long_operation() -> None:
+    """Within two looks, while the operation goes on in its thread."""
+    released = Event()
+
+    def cancelled(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Reporter(cancelled, 1).during(lambda: released.wait(30))
+        assert time.monotonic() - began < 10
+    finally:
+        released.set()
+
+
+def test_what_a_long_operation_raises_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Reporter(lambda progress: None, 1).during(lambda: 1 // 0)
+
+
+def test_prompts_whose_tokens_are_alike_are_refused(comfyui_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They differ in the pooled text alone, which the layers of a closed form do not read."""
+    host = host_of(pipelines.make_pipeline("sdxl", comfyui_path))
+    encoded = type(host).encoded
+
+    def alike(self: DiffusersModel, prompts: Sequence[str]) -> list[Text]:
+        [same] = encoded(self, ["a cat"])
+        return [same._replace(pooled=text.pooled) for text in encoded(self, prompts)]
+
+    monkeypatch.setattr(type(host), "encoded", alike)
+    with pytest.raises(ValueError, match="forget prompts: the tokens of each are those of its overwrite prompt"):
+        unlearn(host, Uce(), PROMPTS, Settings(width=64, height=64, weights=Uce.weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,12 @@ def test_command_runs_in_any_folder(tmp_path: Path) -> None:
 def test_every_figure_is_explained() -> None:
     assert all(figure.meaning or figure.about for figure in FIGURES)
     assert len({figure.key for figure in FIGURES}) == len(FIGURES)
+
+
+def test_the_library_example_of_the_readme_runs(tmp_path: Path) -> None:
+    [code] = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    short = code.replace("steps=80", "steps=1, runs=1, run_steps=2, batch_size=1")
+    assert short != code
+    (tmp_path / "unlearning_core").symlink_to(ROOT / "unlearning_core")
+    subprocess.run([sys.executable, "-c", short], cwd=tmp_path, check=True)
+    assert (tmp_path / "forget-cat.safetensors").is_file()

@@ -69,7 +69,7 @@ def test_layers_that_a_lora_leaves_out_are_said(
     main(["export", str(tmp_path / "full.safetensors"), str(tmp_path / "low.safetensors"), "--rank", "1000"])
     # At full rank, what is left out is all that is lost.
     printed = capsys.readouterr().out
-    found = re.search(rf"{lost} in LoRA files: (\S+) of the change's norm\nerror in weights: (\S+) of", printed)
+    found = re.search(rf"{lost} in LoRA files: (\S+) of the change's norm\nthe rank loses (\S+) of", printed)
     assert found
     assert 0 < float(found[1]) == pytest.approx(float(found[2]), rel=1e-2)
 
@@ -94,7 +94,7 @@ def test_printed_error_is_the_tail_of_the_singular_values(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["export", str(file), str(tmp_path / "rank8.safetensors"), "--rank", "8"])
-    printed = re.search(r"error in weights: (\S+) of", capsys.readouterr().out)
+    printed = re.search(r"the rank loses (\S+) of", capsys.readouterr().out)
     assert printed
     changes = UnlearningPatch.load(file).changes().values()
     values = [torch.linalg.svdvals(change.flatten(1).double()) for change in changes if change.ndim >= 2]
@@ -129,9 +129,7 @@ def test_error_in_pictures(matrices: Path, tmp_path: Path, capsys: pytest.Captur
     def printed(rank: int) -> float:
         arguments = ["--rank", str(rank), "--base", str(MODEL), "--pictures", "1", *SIZE]
         main(["export", str(matrices), str(tmp_path / f"{rank}.safetensors"), *arguments])
-        found = re.search(
-            r"error in integrity loss: (\S+) \(LPIPS alex, 1 pictures, sampler euler", capsys.readouterr().out
-        )
+        found = re.search(r"with the LoRA: (\S+) \(1 pictures of .*, sampler euler", capsys.readouterr().out)
         assert found
         return float(found[1])
 
@@ -151,6 +149,20 @@ def test_merged_model_draws_as_the_patched_one(file: Path, tmp_path: Path) -> No
     # Weights read from a file lie at odd addresses, which may take other kernels: 1e-7 a layer, for three steps.
     torch.testing.assert_close(draw(merged, prompt_seeds, sampling), expected, rtol=0, atol=1e-4)
     assert (expected - base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("strength", ["nan", "inf", "1e39", "-11"])
+def test_a_strength_is_a_number_in_range(file: Path, strength: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", str(file), "merged", "--merge", "--base", str(MODEL), f"--strength={strength}"])
+    assert "is out of range; choose -10.0 to 10.0" in capsys.readouterr().err
+
+
+def test_only_a_merge_has_a_strength(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", str(file), str(tmp_path / "full.safetensors"), "--full", "--strength", "2"])
+    assert "--strength: only --merge applies one" in capsys.readouterr().err
+    assert not (tmp_path / "full.safetensors").exists()
 
 
 def test_merging_stops_before_it_loads_and_leaves_no_half(

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from unlearning_core import cli
@@ -74,7 +76,59 @@ def test_a_broken_folder_is_refused_in_one_sentence(kind: str, tmp_path: Path) -
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+WEIGHTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
+JSON = sorted(str(path.relative_to(MODEL)) for path in MODEL.rglob("*.json"))
+FILES = [*JSON, *(f"{name}.safetensors" for name in WEIGHTS)]
+CONTENTS: dict[str, bytes | None] = {
+    "gone": None,
+    "empty": b"",
+    "cut short": b'{"a": [1, 2',
+    "a list": b"[]",
+    "nothing": b"null",
+    "a number": b"3",
+    "no text": b"\xff\xfe\x00",
+    "deep": b'{"a":' * 100_000,
+}
+
+
+def loads_or_is_refused(folder: Path) -> None:
+    """Any other end is an error of the libraries below."""
+    try:
+        load(folder)
+    except ValueError as error:
+        assert str(error).startswith("model") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_every_file_of_a_folder_may_be_damaged(content: str, tmp_path: Path) -> None:
+    damaged = CONTENTS[content]
+    for name in FILES:
+        folder = tmp_path / name.replace("/", "-")
+        shutil.copytree(MODEL, folder)
+        if damaged is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(damaged)
+        loads_or_is_refused(folder)
+
+
+VALUES = st.sampled_from([None, True, -1, 0, 1, 7, 0.5, -1.0, 1e300, "", "x", [], [0.1], {}, ["transformers", "X"]])
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_value_of_a_configuration_may_be_wrong(data: st.DataObject, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(MODEL, folder)
+    path = folder / data.draw(st.sampled_from([name for name in JSON if "tokenizer" not in name]))
+    fields = json.loads(path.read_text())
+    fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(VALUES)
+    path.write_text(json.dumps(fields))
+    loads_or_is_refused(folder)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta", "hpu"])
 def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--model", str(MODEL), "--forget", "a cat", "--device", device]
     with pytest.raises(SystemExit):

@@ -33,6 +33,7 @@ from .shared import (
     check_counts,
     model_source,
     sampling_of,
+    strength,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, "--base")
     add_precision_argument(parser)
     parser.add_argument("--patch", type=Path, required=True, action="append", help="patch file; may be repeated")
-    parser.add_argument("--strength", type=float, default=1.0, help="how much of each patch to apply")
+    parser.add_argument("--strength", type=strength, default=1.0, help="how much of each patch to apply")
     parser.add_argument(
         "--prompts", type=Path, required=True, help="text file: one prompt per line, under [retain] and [forget]"
     )
@@ -125,7 +126,7 @@ def parse(args: argparse.Namespace) -> Request:
         patches=patches,
         strength=args.strength,
         plan=plan,
-        sampling=sampling_of(args),
+        sampling=sampling_of(args, next(iter(patches.values())).record),
         instruments=Instruments(args.backbone, args.clip, args.fid, args.judge, domains, args.models),
         out=args.out,
         cache=args.cache,

@@ -16,6 +16,7 @@ from .shared import (
     check_patch_file,
     model_source,
     sampling_of,
+    strength,
 )
 
 
@@ -36,7 +37,7 @@ class Request:
     out: Path
     source: ModelSource | None
     merge: bool
-    strength: float  # of a merge
+    strength: float  # of the patch in a merge
     rank: int | None  # of a LoRA; None for full deltas
     measurement: Measurement
 
@@ -50,24 +51,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--full", action="store_true", help="full weight deltas, biases included")
     form.add_argument("--merge", action="store_true", help="the base model with the patch in its weights")
     add_model_arguments(parser, "--base", "; for --merge and --pictures", required=False)
-    parser.add_argument("--strength", type=float, default=1.0, help="how much of the patch to merge")
+    parser.add_argument("--strength", type=strength, help="how much of the patch to merge; without it 1")
     parser.add_argument(
         "--pictures",
         type=int,
         default=0,
-        help="measure what --rank changes in integrity loss, on so many seeds per retain prompt",
+        help="measure how far --rank moves pictures, as LPIPS, on so many seeds of each retain prompt",
     )
     add_sampling_arguments(parser)
 
 
 def parse(args: argparse.Namespace) -> Request:
-    """Raises ValueError for a missing base, a damaged patch or a place that cannot be written to, FileNotFoundError for
+    """Raises ValueError for a missing base, a strength without --merge, a damaged patch or a place that cannot be written to, FileNotFoundError for
     a missing patch.
     """
     from ..export import check_new
 
     if args.model is None and (args.merge or args.pictures):
         raise ValueError("--base: missing; --merge and --pictures need the base model")
+    if args.strength is not None and not args.merge:
+        raise ValueError("--strength: only --merge applies one; give it where the file is loaded")
     patch = UnlearningPatch.load(args.patch)
     if args.merge:
         check_new(args.out)
@@ -78,25 +81,37 @@ def parse(args: argparse.Namespace) -> Request:
         out=args.out,
         source=None if args.model is None else model_source(args),
         merge=args.merge,
-        strength=args.strength,
+        strength=1.0 if args.strength is None else args.strength,
         rank=args.rank,
-        measurement=Measurement(args.pictures, args.seed, sampling_of(args)),
+        measurement=Measurement(args.pictures, args.seed, sampling_of(args, patch.record)),
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the file or folder and prints what the conversion lost."""
-    from ..export import lost_layers, merge, to_full, to_low_rank, weight_error
-
+    """Writes the file or folder, and prints its name and what the conversion lost."""
     request = parse(args)
     if request.merge:
-        assert request.source is not None
-        merge(request.source.load(), request.patch, request.strength, request.out)
-        return
+        _merge(request)
+    else:
+        _convert(request)
+    print(request.out)
+
+
+def _merge(request: Request) -> None:
+    from ..export import merge
+
+    assert request.source is not None
+    merge(request.source.load(), request.patch, request.strength, request.out)
+
+
+def _convert(request: Request) -> None:
+    from ..export import lost_layers, to_full, to_low_rank, weight_error
+
     converted = to_full(request.patch) if request.rank is None else to_low_rank(request.patch, request.rank)
-    if request.rank is not None and (lost := lost_layers(request.patch)):
-        print(lost)
-    print(f"error in weights: {weight_error(request.patch, converted):.3g} of the change's norm")
+    if request.rank is not None:
+        if lost := lost_layers(request.patch):
+            print(lost)
+        print(f"the rank loses {weight_error(request.patch, converted):.3g} of the change's norm (Frobenius, all weights)")
     if request.measurement.count:
         print(_picture_error(request, converted))
     converted.save(request.out)
@@ -116,4 +131,5 @@ def _picture_error(request: Request, converted: UnlearningPatch) -> str:
     prompt_seeds = prompt_seeds_of(prompts, seeds)
     distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling)
     settings = settings_line(measurement.sampling.settings())
-    return f"error in integrity loss: {distance:.4f} (LPIPS alex, {len(prompt_seeds)} pictures, {settings}, float32)"
+    drawn = f"{len(prompt_seeds)} pictures of the retain prompts, {settings}, float32"
+    return f"LPIPS (alex) between pictures with the patch and with the LoRA: {distance:.4f} ({drawn})"

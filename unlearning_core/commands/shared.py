@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import check_writable
-from ..sampling import Sampling
+from ..patch import Record
+from ..sampling import SEEDS, Sampling
 
 if TYPE_CHECKING:
     from ..hosts.base import DiffusersModel
 
 MODEL_HELP = "diffusers folder, safetensors file, or a name on Hugging Face such as owner/model"
+STRONGEST = 10.0  # strength of a patch, as its loader node takes it
+SIDES = ("width", "height")
+USUAL = 512  # pixels of a picture's side, where a patch does not tell
 PRECISIONS = ("float32", "bfloat16")  # gradients underflow in float16
 
 
@@ -32,11 +36,23 @@ class ModelSource:
 
         from ..hosts.families import load
 
+        _keep_quiet()
         try:
-            torch.empty(0, device=self.device)
-        except (AssertionError, RuntimeError) as error:  # the former where torch was built without CUDA
-            raise ValueError(f"--device {self.device}: {str(error).splitlines()[0]}") from error
+            torch.zeros(1, device=self.device).cpu()
+        except Exception as error:  # what a device's own module raises
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"--device {self.device}: {reason}") from error
         return load(self.model, self.device, getattr(torch, self.precision), self.config)
+
+
+def _keep_quiet() -> None:
+    """The libraries under a command say nothing of their own but errors."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def default_device() -> str:
@@ -56,7 +72,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, flag: str, note: str = 
 
 def add_precision_argument(parser: argparse.ArgumentParser) -> None:
     """The model's precision, float32 without it."""
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the model; deltas are float32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the model; changes are float32")
 
 
 def model_source(args: argparse.Namespace) -> ModelSource:
@@ -67,16 +83,35 @@ def model_source(args: argparse.Namespace) -> ModelSource:
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     """What `sampling_of` reads, and the first seed."""
     group = parser.add_argument_group("how pictures are drawn")
-    group.add_argument("--seed", type=int, default=1000, help="first seed of each prompt")
+    group.add_argument("--seed", type=seed, default=1000, help="first seed of each prompt")
     group.add_argument("--steps", type=int, default=25, help="Euler steps")
     group.add_argument("--cfg", type=float, default=7.0, help="guidance scale")
-    group.add_argument("--width", type=int, default=512, help="pixels")
-    group.add_argument("--height", type=int, default=512, help="pixels")
+    for side in SIDES:
+        group.add_argument(f"--{side}", type=int, help="pixels; without it those that the patch was trained at")
 
 
-def sampling_of(args: argparse.Namespace) -> Sampling:
-    """Of the arguments that `add_sampling_arguments` defines."""
-    return Sampling(args.steps, args.cfg, args.width, args.height)
+def sampling_of(args: argparse.Namespace, record: Record) -> Sampling:
+    """Of the arguments that `add_sampling_arguments` defines, and the record of the patch that is drawn with."""
+    given = (getattr(args, side) for side in SIDES)
+    trained = (record.settings.get(side) for side in SIDES)
+    width, height = (one or (other if type(other) is int else USUAL) for one, other in zip(given, trained, strict=True))
+    return Sampling(args.steps, args.cfg, width, height)
+
+
+def seed(text: str) -> int:
+    """An argument's type. Raises ArgumentTypeError for what is no seed."""
+    return int(_within(int(text), 0, SEEDS - 1))
+
+
+def strength(text: str) -> float:
+    """An argument's type: how much of a patch to apply. Raises ArgumentTypeError for what is none."""
+    return _within(float(text), -STRONGEST, STRONGEST)
+
+
+def _within(value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{value} is out of range; choose {low} to {high}")
+    return value
 
 
 def check_counts(args: argparse.Namespace, *names: str) -> None:

@@ -19,6 +19,9 @@ from ..unlearn import unlearn
 from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
 
 
+LINES = 10  # of progress in a log
+
+
 @dataclass(frozen=True)
 class Request:
     """What the command is asked to do."""
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn train`; those of training are the fields of `Settings`."""
     add_model_arguments(parser, "--model")
     add_precision_argument(parser)
-    parser.add_argument("--method", choices=METHODS, default=next(iter(METHODS)))
+    parser.add_argument("--method", choices=METHODS, default=next(iter(METHODS)), help="see docs/methods.md")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the method; may be repeated"
     )
@@ -47,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", choices=SELECTIONS, help="to train; without it those of the method's reference")
     for spec in fields(Settings):
         if spec.metadata:
-            name, text = f"--{spec.name.replace('_', '-')}", f"{spec.metadata['help']} (default {spec.default})"
-            parser.add_argument(name, type=type(spec.default), default=spec.default, help=text)
+            name = f"--{spec.name.replace('_', '-')}"
+            parser.add_argument(name, type=type(spec.default), default=spec.default, help=spec.metadata["help"])
 
 
 def parse(args: argparse.Namespace) -> Request:
@@ -88,7 +91,14 @@ def method_of(name: str, options: Sequence[str]) -> Method:
 
 
 def show(progress: Progress) -> None:
-    """One line that is written over and over."""
-    loss = "" if progress.loss is None else f", loss {progress.loss:.4g}"
-    end = "\n" if progress.done == progress.total else ""
-    print(f"\r{progress.done}/{progress.total}{loss}", end=end, file=sys.stderr, flush=True)
+    """One line that is written over and over; in a log a line for each tenth of the run."""
+    step = f"{progress.done}/{progress.total}"
+    if progress.loss is None:
+        line = f"{step} looking at the base model"
+    else:
+        line = f"{step} training, loss {progress.loss:.4g}"
+    if sys.stderr.isatty():
+        end = "\n" if progress.done == progress.total else ""
+        print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)
+    elif progress.done * LINES // progress.total > (progress.done - 1) * LINES // progress.total:
+        print(line, file=sys.stderr, flush=True)

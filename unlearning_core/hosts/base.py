@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+PARTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "unet", "vae")  # begin components' names
+
+
 class Text(NamedTuple):
     """An encoded prompt: tokens [T, D], and the pooled text [P] of the families that use it."""
 
@@ -31,15 +34,18 @@ class Text(NamedTuple):
 class DiffusersModel(ABC):
     """A `DiffusionModel` over a pipeline; `families.load` finds the subclass of its family.
 
-    Raises ValueError as `check_network`, and for a scheduler whose noise levels the family cannot read.
+    Raises ValueError as `check_network`, for a pipeline that is not whole, and for a scheduler whose noise levels the
+    family cannot read.
     """
 
     network: ClassVar[str]  # the pipeline's component that is trained
     patch_size: ClassVar[int] = 1  # latent's pixels to a token, along each side
+    may_lack: ClassVar[tuple[str, ...]] = ()  # components that its pipelines can do without
     prediction_type: str  # what it predicts, in diffusers' words
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self.pipeline: Any = pipeline
+        self._check_parts()
         check_network(getattr(pipeline, self.network))
         self.denoiser: Any = getattr(pipeline, self.network).requires_grad_(False).eval()
         named = {name: parameter for name, parameter in self.denoiser.named_parameters() if self.may_change(parameter)}
@@ -47,6 +53,23 @@ class DiffusersModel(ABC):
         self._owners = {self.patch_name(name): self.denoiser.get_submodule(name.rpartition(".")[0]) for name in named}
         self._originals: dict[str, Tensor] = {}  # of weights that patches have changed
         self._changes: dict[str, Tensor] = {}
+
+    def _check_parts(self) -> None:
+        """Raises ValueError when the pipeline lacks what the family needs."""
+        parts = self.pipeline.components.items()
+        lacking = [name for name, part in parts if part is None and name.startswith(PARTS)]
+        missing = next((name for name in lacking if name not in self.may_lack), None)
+        if missing:
+            raise ValueError(f"model: its pipeline has no {missing}; load a pipeline that is whole")
+
+    def check_sigmas(self) -> None:
+        """Raises ValueError for a scheduler whose noise levels are none."""
+        sigmas = self.training_sigmas
+        if not len(sigmas) or not (sigmas.isfinite().all() and (sigmas > 0).all() and (sigmas.diff() >= 0).all()):
+            raise ValueError(
+                f"model: the noise levels of its {type(self.pipeline.scheduler).__name__} are not numbers above 0 that "
+                "rise; correct scheduler_config.json"
+            )
 
     @property
     def device(self) -> torch.device:

@@ -33,8 +33,7 @@ def load(
     """From a pipeline folder, a single safetensors file, or a name on Hugging Face such as `owner/model`.
 
     A file needs the configuration of its family: the pipeline folder `config`, or what diffusers has in its cache.
-    Only a name downloads. Raises ValueError when something is missing or is no safetensors file, or for a family
-    that `host_of` does not know.
+    Only a name downloads. Raises ValueError as `load_pipeline` and `host_of`.
     """
     return host_of(load_pipeline(model, dtype, config).to(device))
 

@@ -32,6 +32,7 @@ class FlowModel(DiffusersModel):
                 f"model: scheduler {type(scheduler).__name__} is not set up for flow matching from noise; give the "
                 "pipeline a FlowMatchEulerDiscreteScheduler"
             )
+        self.check_sigmas()
 
     @staticmethod
     def may_change(parameter: Tensor) -> bool:

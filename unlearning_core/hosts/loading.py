@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from ..probes import one_line
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -19,8 +23,8 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 def load_pipeline(model: Path | str, dtype: torch.dtype, config: Path | str | None = None) -> DiffusionPipeline:
     """The pipeline of a diffusers folder or name, or of a safetensors file and the configuration of its family.
 
-    Raises ValueError when there is no such model, a file's configuration is not on this machine, or weights are in
-    another format than safetensors.
+    Raises ValueError when there is no such model, it is damaged, a file's configuration is not on this machine, or
+    weights are in another format than safetensors.
     """
     path = Path(model)
     if path.is_file():
@@ -32,45 +36,50 @@ def load_pipeline(model: Path | str, dtype: torch.dtype, config: Path | str | No
     return _of_folder(str(model), dtype, local_files_only=False)
 
 
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Raises ValueError, which says `what`, for everything that a loader raises about its files: they raise anything."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{what} ({one_line(error)})") from error
+
+
 def _of_folder(source: Path | str, dtype: torch.dtype, local_files_only: bool) -> DiffusionPipeline:
     """From a folder, or a name on Hugging Face."""
     options = {"local_files_only": local_files_only}
-    try:
+    with _told(f"model {source}: it cannot be loaded as a diffusers folder of safetensors files"):
         index, pipeline_class = _index(source, local_files_only)
         options |= {"use_safetensors": True}
         encoders = _text_encoders(source, index, dtype, options)
         checker = _without_checker(pipeline_class.__name__)
         pipeline = pipeline_class.from_pretrained(source, dtype=dtype, **encoders, **checker, **options)
         _check_whole(pipeline)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"model {source}: it cannot be loaded as a diffusers folder of safetensors files ({error})"
-        ) from error
 
     # Older versions of diffusers call it torch_dtype, and load in float32.
     return pipeline if pipeline.dtype == dtype else pipeline.to(dtype)
 
 
 def _of_file(file: Path, dtype: torch.dtype, config: Path | str | None) -> DiffusionPipeline:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    with _told(f"model {file.name}: this is not a safetensors file, or it was cut short"):
         with safe_open(file, framework="pt"):
             pass
-    except SafetensorError as error:
-        raise ValueError(f"model {file.name}: this is not a safetensors file, or it was cut short ({error})") from error
-    source = config or _family_of(file)
-    try:
+        source = config or _family_of(file)
+    with _told(
+        f"model {file.name}: the configuration of {source} cannot be read on this machine; name a diffusers folder of "
+        "the same family as its config"
+    ):
         _, pipeline_class = _index(source, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"model {file.name}: the configuration of {source} is not on this machine ({error}); name a diffusers "
-            "folder of the same family as its config"
-        ) from error
     options = {"local_files_only": True, **_without_checker(pipeline_class.__name__)}
-    pipeline: DiffusionPipeline = pipeline_class.from_single_file(
-        str(file), config=str(source), torch_dtype=dtype, **options
-    )
+    with _told(f"model {file.name}: it cannot be loaded as a checkpoint of the family of {source}"):
+        pipeline: DiffusionPipeline = pipeline_class.from_single_file(
+            str(file), config=str(source), torch_dtype=dtype, **options
+        )
+        _check_whole(pipeline)
     return pipeline
 
 

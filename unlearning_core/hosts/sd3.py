@@ -18,6 +18,7 @@ class StableDiffusion3(FlowModel):
     """StableDiffusion3Pipeline."""
 
     resolution = 1000
+    may_lack = ("text_encoder_3", "tokenizer_3")
 
     @property
     def windows(self) -> list[Window]:

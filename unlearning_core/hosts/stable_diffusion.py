@@ -37,6 +37,7 @@ class StableDiffusion(DiffusersModel):
             raise ValueError(
                 f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction"
             )
+        self.check_sigmas()
 
     @staticmethod
     def may_change(parameter: Tensor) -> bool:

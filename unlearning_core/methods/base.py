@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..progress import Reporter
 
 HELP = "weight of L_help, which holds the retain prompts; 0 switches it off"
+LARGEST_CONDITION = 1e13  # of a matrix in float64; beyond it less than three digits are left
+
 OWN_READING = (
     "this project's reading of the name in Schioppa, Hoogeboom, Heek, "
     '"Model Integrity when Unlearning with T2I Diffusion Models" (arXiv 2411.02068)'
@@ -160,10 +162,20 @@ class ClosedForm(Method):
         """M [D, D] of the change W M of every weight W [out, D] that reads these tokens, in float64.
 
         M = moved K for some K: only the ways in which forget tokens move are reached. Raises ValueError when the texts
-        leave no room.
+        leave no room, or as `solve_positive`.
         """
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
-    """right [N, D] times the inverse of a symmetric positive definite matrix [D, D]."""
-    return torch.cholesky_solve(right.T, torch.linalg.cholesky(matrix)).T
+    """right [N, D] times the inverse of a symmetric positive definite matrix [D, D], both in float64.
+
+    Raises ValueError for a matrix that leaves no digits of the result, or is not positive definite.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal()
+    if failed or not float(pivots.max() / pivots.min()) ** 2 <= LARGEST_CONDITION:
+        raise ValueError(
+            "ridge: it is too small beside the texts' tokens to solve the equation; raise it, and use no large weights "
+            "in prompts"
+        )
+    return torch.cholesky_solve(right.T, factor).T

@@ -53,7 +53,7 @@ def quality_page(quality: Quality) -> str:
 
 
 def leaderboard(evaluations: Sequence[Evaluation]) -> str:
-    """One row a model, and below it the judge's own accuracy and the settings that all share."""
+    """One row a model, and below it the noise floor, the judge's own accuracy and the settings that all share."""
     measured = [evaluation.measured for evaluation in evaluations]
     values = {figure: [figure.of(each) for each in measured] for figure in FIGURES if figure.in_leaderboard}
     shown = {figure: column for figure, column in values.items() if any(value is not None for value in column)}
@@ -65,6 +65,7 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> str:
         )
     ]
     first = evaluations[0].retention
+    blocks.append(f"Noise floor: {first.noise_floor:.1e} (the base model against a second run of it)")
     if first.base_accuracies:
         blocks.append(f"Judge: {first.judge}; on the base's pictures: {judge_text(first.base_accuracies)}")
     return "\n\n".join([*blocks, settings_line(shared_settings(evaluations))])
