@@ -22,6 +22,7 @@ EACH = 0.01  # of a value, in which plain storage may differ: bf16 rounds by 0.0
 SMALLEST = 1e-6  # what fp16 rounds values near 0 by
 HALFWAY = 0.02  # share of values that lie so that another path to fp8 rounds them the other way
 
+ROUNDING = 1e-6  # of a weight's largest element, up to which a change is none
 DIRECTIONS = 4  # of a change, along which its size is kept
 
 HASH = re.compile(r"[0-9a-f]{16}")
@@ -51,13 +52,19 @@ class Fingerprint:
     ) -> Fingerprint:
         """Of a checkpoint's weights and of what patches add to them and to others, under their patch names.
 
-        Each tensor is asked for once, so both may be computed on the way.
+        Tensors are asked for one at a time, so both may be computed on the way.
         """
-        names, sizes, values = _sketched(weights, _middle)
+        names, sizes, values = _sketched(weights, lambda name, weight: _middle(weight))
         bare = cls(_hash(sizes), _encode(values, "<f2"), prediction=prediction, bits=bits)
-        if not changes:
+
+        def of_change(name: str, change: Tensor) -> Tensor | None:
+            if name in weights and change.abs().max() <= ROUNDING * weights[name].abs().max():
+                return None  # as when a model is merged with itself
+            return torch.cat([_middle(change), _along(change)])
+
+        changed, sizes, sketched = _sketched(changes or {}, of_change)
+        if not changed:
             return bare
-        changed, sizes, sketched = _sketched(changes, lambda change: torch.cat([_middle(change), _along(change)]))
         added, directions = np.split(sketched.reshape(-1, 1 + DIRECTIONS), [1], axis=1)
         effective = values.copy()
         effective[np.isin(names, changed)] += added[np.isin(changed, names), 0]
@@ -142,15 +149,17 @@ def architecture(weights: Mapping[str, Tensor]) -> str:
 
 
 def _sketched(
-    weights: Mapping[str, Tensor], sketch: Callable[[Tensor], Tensor]
+    weights: Mapping[str, Tensor], sketch: Callable[[str, Tensor], Tensor | None]
 ) -> tuple[list[str], dict[str, int], np.ndarray]:
-    """The names in order, the number of elements, and one after the other what `sketch` makes of each weight."""
-    sizes, sketches = {}, []
+    """Names in order, their numbers of elements, and one after the other what `sketch` makes of each, if anything."""
+    sizes, sketches = {}, [torch.zeros(0)]
     for name in sorted(weights):
         weight = weights[name]
-        sizes[name] = weight.numel()
-        sketches.append(sketch(weight).float().cpu())
-    return sorted(weights), sizes, torch.cat(sketches).numpy()
+        made = sketch(name, weight)
+        if made is not None:
+            sizes[name] = weight.numel()
+            sketches.append(made.float().cpu())
+    return list(sizes), sizes, torch.cat(sketches).numpy()
 
 
 def _middle(weight: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import comfy.model_management
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
 
+from .calls import forget_calls
+
 
 @contextmanager
 def undisturbed(model: ModelPatcher) -> Iterator[None]:
@@ -20,6 +22,7 @@ def undisturbed(model: ModelPatcher) -> Iterator[None]:
         for clone in _loaded():
             if clone.is_clone(model):
                 taken_off.enter_context(_taken_off(clone))
+        forget_calls(model.model.diffusion_model)
         yield
 
 
@@ -35,14 +38,13 @@ def _taken_off(clone: ModelPatcher) -> Iterator[None]:
     injected = clone.is_injected
     clone.eject_model()
     patches = {
-        place: comfy.utils.set_attr(clone.model, place, own)
-        for place, own in reversed(clone.object_patches_backup.items())
+        place: comfy.utils.set_attr(clone.model, place, own) for place, own in clone.object_patches_backup.items()
     }
     try:
         yield
     finally:
         if any(model is clone for model in _loaded()):  # else another clone has the network now
-            for place, patch in reversed(patches.items()):
+            for place, patch in patches.items():
                 comfy.utils.set_attr(clone.model, place, patch)
             if injected:
                 clone.inject_model()

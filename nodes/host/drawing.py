@@ -19,6 +19,7 @@ from ...unlearning_core.digests import digest
 from ...unlearning_core.metrics.cache import PictureCache
 from ...unlearning_core.metrics.plan import PromptSeed, check_measurable, pictures_at_once
 from ...unlearning_core.probes import FAILURES, one_line
+from .calls import caches_emptied
 from .identity import model_identity
 from .model import empty_latent, encode_prompt
 from .progress import Interruptible
@@ -103,7 +104,8 @@ class ComfyDrawing:
         latent = empty_latent(model, self.sampling.width, self.sampling.height)
         noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for _, seed in prompt_seeds])
         try:
-            return self._sampled(model, latent, noise, prompt_seeds)
+            with caches_emptied(model.model.diffusion_model):
+                return self._sampled(model, latent, noise, prompt_seeds)
         except torch.OutOfMemoryError:
             raise
         except FAILURES as error:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
+from .calls import nothing_kept
 from .training import Backward, differentiable_attention, training_mode
 from .traits import fingerprint
 from .weights import patch_places
@@ -32,6 +33,7 @@ class ComfyModel:
     """A `DiffusionModel` of the library, over the copy that `private_copy` yields."""
 
     resident = True  # all of it on the device
+    isolated = staticmethod(nothing_kept)  # what surrounds a call of the network
 
     def __init__(self, private: ModelPatcher, clip: CLIP) -> None:
         self.patcher = private
@@ -96,7 +98,8 @@ class ComfyModel:
             "sigmas": sigma,
             "sample_sigmas": self._schedule,
         }
-        return self.patcher.model.apply_model(x, sigma, transformer_options=options, **batch)
+        with self.isolated(self.patcher.model.diffusion_model):
+            return self.patcher.model.apply_model(x, sigma, transformer_options=options, **batch)
 
     @torch.no_grad()
     def _joins(self, x: Tensor, inputs: Sequence[Inputs]) -> bool:

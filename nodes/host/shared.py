@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from torch import Tensor
 
+from .calls import caches_emptied
 from .clones import undisturbed
 from .model import ComfyModel
 from .traits import check_base
@@ -21,6 +22,7 @@ class SharedModel(ComfyModel):
     """A `DiffusionModel` that predicts and has weights, and is not trained: nothing is copied."""
 
     resident = False
+    isolated = staticmethod(caches_emptied)
 
     @torch.no_grad()
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:

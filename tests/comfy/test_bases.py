@@ -315,12 +315,10 @@ LEFT: dict[str, Callable[[Any], Any]] = {
     "bypass LoRA": bypass,
     "hooks": hooked,
     "LoRA": lambda model: loaded(model, lora()),
-    "object": BESIDE["object patch"][0],
     "weight": BESIDE["weight in place"][0],
     "value": BESIDE["value in place"][0],
     "sampling": discrete("eps"),
     "wrapped block": wrapped,
-    "two in one another": lambda model: BESIDE["value in place"][0](wrapped(model)),
 }
 
 

@@ -284,7 +284,7 @@ def test_cancel_in_training(server: Server, run_prompt: RunPrompt) -> None:
     assert entry["status"]["completed"]
     files = set((server.base_directory / "output").rglob("*"))
 
-    prompt = server.post(training("cancelled", steps=100_000) | sampling("never", "unlearn"))
+    prompt = server.post(training("cancelled", steps=2_000) | sampling("never", "unlearn"))
     cancelled_at = math.inf
 
     def cancel(progress: comfyui.Progress) -> None:

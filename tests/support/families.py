@@ -50,6 +50,16 @@ def text(
     return make
 
 
+def ids() -> Callable[[str], Conditioning]:
+    """Makes token numbers [1, T] for a network that has the text encoder in it."""
+
+    def make(prompt: str) -> Conditioning:
+        numbers = [1 + sum(map(ord, word)) % 999 for word in ["<start>", *prompt.split(), "<picture>"]]
+        return [[torch.zeros(1, 1, 1), {"text_input_ids": torch.tensor([numbers])}]]
+
+    return make
+
+
 class Family(NamedTuple):
     """A member of a family."""
 
@@ -112,6 +122,7 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "newbie": text(1, mask=True, pooled=64),
     "z_image": text(1, mask=True, base=8),
     "hidream": text(128, pooled=64, conditioning_llama3=lambda p, t: seeded(p, 1, 2, 128, 64, key="l")),
+    "hidream_o1": ids(),
     "omnigen2": text(1, mask=True, base=20),
     "kandinsky5_image": text(1, pooled=64, base=4),
     "hunyuan_image21": text(1, base=4),
