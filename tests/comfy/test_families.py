@@ -18,10 +18,18 @@ METHODS = ("ovw", "esd", "uce")
 CAT = "a cat face"
 
 
+# Their text encoders have one size, and take most of the time: numbers of tokens and of pooled text.
+STAND_IN = {"sd21": (1024, 1024), "sdxl": (2048, 1280)}
+
+
 def loaders(family: str) -> Graph:
     """Stock loaders with the MODEL at "load"; CLIP is at `clip_of`."""
     if family in CHECKPOINTS:
-        return {"load": node("CheckpointLoaderSimple", ckpt_name=f"{family}.safetensors")}
+        graph = {"load": node("CheckpointLoaderSimple", ckpt_name=f"{family}.safetensors")}
+        if family in STAND_IN:
+            dim, pooled = STAND_IN[family]
+            graph["clip"] = node("StandInCLIP", dim=dim, pooled=pooled)
+        return graph
     config = json.dumps(checkpoints.T5_CONFIG)
     return {
         "load": node("UNETLoader", unet_name="flux.safetensors", weight_dtype="default"),
@@ -30,7 +38,7 @@ def loaders(family: str) -> Graph:
 
 
 def clip_of(family: str) -> tuple[str, int]:
-    return ("load", 1) if family in CHECKPOINTS else ("clip", 0)
+    return ("clip", 0) if family in STAND_IN or family not in CHECKPOINTS else ("load", 1)
 
 
 def draw(family: str, name: str, model: str) -> Graph:
