@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +105,9 @@ class Bench:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=int, nargs="?", help="measure this process' memory on so many, and nothing else")
+    parser.add_argument(
+        "pictures", type=int, nargs="?", help="measure this process' memory on so many, and nothing else"
+    )
     pictures = parser.parse_args().pictures
     if pictures:
         print(json.dumps(peak_memory(pictures)))

@@ -5,21 +5,14 @@ A new family is one entry in FAMILIES; `python scripts/workflows.py` then writes
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from blocks import Block
-from downloads import ROOT
-from workflow_graph import Graph, Node, Note, Output, Socket, Widget, api_format, ui_format
+from workflow_graph import Download, Node, Output, Socket, Widget
 
-WORKFLOWS = ROOT / "workflows"
-README = ROOT / "README.md"
-BLOCK = Block("families", "scripts/workflows.py")
 FOLDERS = {  # below ComfyUI's models folder, by the widget that chooses a file there
     "ckpt_name": "checkpoints",
     "unet_name": "diffusion_models",
+    "clip_name": "text_encoders",
     "clip_name1": "text_encoders",
     "clip_name2": "text_encoders",
     "vae_name": "vae",
@@ -75,13 +68,18 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Training:
-    """Unlearn Concept's values that differ between families. `size`: width and height in pixels; rank 0: no LoRA."""
+    """Unlearn Concept's values that differ between families. `size`: width and height in pixels; rank 0: no LoRA.
+
+    The base samples as its card says it is sampled: a distilled one in few steps without guidance.
+    """
 
     size: int
     learning_rate: float = 1e-4
     rank: int = 16
     batch_size: int = 1
     run_cfg: float = 3
+    run_steps: int = 20
+    weights: str = "method default"
 
 
 @dataclass(frozen=True)
@@ -108,29 +106,62 @@ class Loading:
 
 
 def checkpoint(file: str) -> Loading:
-    """One file with network, text encoders and VAE."""
-    inputs = (Widget("ckpt_name", "COMBO", file),)
+    """One file with network, text encoders and VAE; an address is one from which ComfyUI offers to download it."""
+    inputs = (Widget("ckpt_name", "COMBO", _name(file)),)
     outputs = {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"}
-    loader = Node(1, "CheckpointLoaderSimple", "Load Checkpoint", (0, 460), (340, 110), inputs, outputs)
+    downloads = _from("ckpt_name", file)
+    loader = Node(1, "CheckpointLoaderSimple", "Load Checkpoint", (0, 460), (340, 110), inputs, outputs, downloads)
     return Loading((loader,), Output(1, 0), Output(1, 1), Output(1, 2), note_order=1)
 
 
-def separate_files(network: str, text_encoders: tuple[str, str], kind: str, vae: str) -> Loading:
-    """A file each for network and VAE, two for the text encoders; `kind` is DualCLIPLoader's type."""
-    unet = (Widget("unet_name", "COMBO", network), Widget("weight_dtype", "COMBO", "default"))
-    first, second = text_encoders
-    clip = (
-        Widget("clip_name1", "COMBO", first),
-        Widget("clip_name2", "COMBO", second),
-        Widget("type", "COMBO", kind),
-        Widget("device", "COMBO", "default"),
-    )
-    nodes = (
-        Node(1, "UNETLoader", "Load Diffusion Model", (0, 460), (340, 130), unet, {"MODEL": "MODEL"}),
-        Node(6, "DualCLIPLoader", "Load CLIP (Dual)", (0, 640), (340, 130), clip, {"CLIP": "CLIP"}),
-        Node(7, "VAELoader", "Load VAE", (0, 830), (340, 130), (Widget("vae_name", "COMBO", vae),), {"VAE": "VAE"}),
-    )
-    return Loading(nodes, Output(1, 0), Output(6, 0), Output(7, 0))
+def separate_files(network: str, text_encoders: tuple[str, ...], kind: str, vae: str, shift: float = 0) -> Loading:
+    """A file each for network and VAE, one or two for the text encoders, whose loader's type is `kind`.
+
+    Files may be addresses, from which ComfyUI offers to download them. With `shift` the noise levels are shifted.
+    """
+    unet = (Widget("unet_name", "COMBO", _name(network)), Widget("weight_dtype", "COMBO", "default"))
+    names = ("clip_name",) if len(text_encoders) == 1 else ("clip_name1", "clip_name2")
+    files = tuple(Widget(name, "COMBO", _name(file)) for name, file in zip(names, text_encoders, strict=True))
+    clip = (*files, Widget("type", "COMBO", kind), Widget("device", "COMBO", "default"))
+    clip_type, title = ("CLIPLoader", "Load CLIP") if len(files) == 1 else ("DualCLIPLoader", "Load CLIP (Dual)")
+    nodes = [
+        Node(
+            1,
+            "UNETLoader",
+            "Load Diffusion Model",
+            (0, 460),
+            (340, 130),
+            unet,
+            {"MODEL": "MODEL"},
+            _from("unet_name", network),
+        ),
+        Node(6, clip_type, title, (0, 640), (340, 130), clip, {"CLIP": "CLIP"}, _from("clip_name", *text_encoders)),
+        Node(
+            7,
+            "VAELoader",
+            "Load VAE",
+            (0, 830),
+            (340, 130),
+            (Widget("vae_name", "COMBO", _name(vae)),),
+            {"VAE": "VAE"},
+            _from("vae_name", vae),
+        ),
+    ]
+    if not shift:
+        return Loading(tuple(nodes), Output(1, 0), Output(6, 0), Output(7, 0))
+    shifted = (Socket("model", "MODEL", Output(1, 0)), Widget("shift", "FLOAT", shift))
+    nodes.append(Node(8, "ModelSamplingAuraFlow", "Sampling", (0, 1020), (340, 90), shifted, {"MODEL": "MODEL"}))
+    return Loading(tuple(nodes), Output(8, 0), Output(6, 0), Output(7, 0))
+
+
+def _name(file: str) -> str:
+    """Of a file or an address."""
+    return file.rpartition("/")[2]
+
+
+def _from(widget: str, *files: str) -> tuple[Download, ...]:
+    """Those of a widget's files that are addresses."""
+    return tuple(Download(_name(file), file, FOLDERS[widget]) for file in files if "/" in file)
 
 
 @dataclass(frozen=True)
@@ -150,7 +181,51 @@ class Family:
     measuring: Measuring
     prompts: Prompts = Prompts()
     identity: str = ""
+    advice: str = ""  # a paragraph of the note
 
+
+HUB = "https://huggingface.co"
+ENCODERS = f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"
+QWEN = f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files"
+
+DISTILLED = (
+    "**Distilled.** This model is sampled in few steps without guidance, and the base samples like that for training "
+    "too: `run_steps` and `run_cfg` are the sampler's own. With its undistilled sibling set both as its card says."
+)
+
+TAGS = Prompts(
+    forget=("cat, no humans", "cat, sitting, sofa, indoors", "kitten, grass, outdoors", "cat, close-up, portrait"),
+    overwrite=("dog, no humans", "dog, sitting, sofa, indoors", "puppy, grass, outdoors", "dog, close-up, portrait"),
+    retain=(
+        "horse, no humans",
+        "rabbit, no humans",
+        "fox, snow, outdoors",
+        "lion, tree, outdoors",
+        "bird, branch",
+        "1girl, solo, portrait, smile",
+        "1boy, solo, bicycle, outdoors",
+        "car, street, no humans",
+        "house, mountain, scenery, no humans",
+        "fruit, bowl, table, still life",
+        "boat, ocean, sunset, scenery",
+        "flower, vase, window",
+    ),
+    measured_retain=(
+        "cow, no humans",
+        "bear, no humans",
+        "tiger, grass, outdoors",
+        "squirrel, no humans",
+        "owl, night",
+        "dog, no humans",
+        "1girl, solo, standing, school uniform",
+        "1boy, solo, hat, upper body",
+        "train, station, scenery",
+        "lighthouse, ocean, scenery",
+        "pizza, plate, food focus",
+        "city, night, skyline, scenery",
+    ),
+    measured_forget=("cat, no humans, full body", "cat, sleeping, chair", "black cat, garden, outdoors"),
+)
 
 FAMILIES = (
     Family(
@@ -178,7 +253,7 @@ FAMILIES = (
         name="sdxl",
         label="Stable Diffusion XL",
         model="a Stable Diffusion XL checkpoint",
-        loading=checkpoint("sd_xl_base_1.0.safetensors"),
+        loading=checkpoint(f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"),
         memory="2.6 billion weights, 5.1 GB in fp16. The LoRA of rank 16 takes little beside it; full deltas (rank 0) "
         "of cross_attention_kv take 5.5 GB more. Less: a smaller width and height.",
         training=Training(1024),
@@ -199,132 +274,96 @@ FAMILIES = (
         label="FLUX.1 dev",
         model="FLUX.1 dev: network, text encoders and VAE",
         loading=separate_files(
-            "flux1-dev.safetensors", ("clip_l.safetensors", "t5xxl_fp16.safetensors"), "flux", "ae.safetensors"
+            "flux1-dev.safetensors",
+            (f"{ENCODERS}/clip_l.safetensors", f"{ENCODERS}/t5xxl_fp16.safetensors"),
+            "flux",
+            "ae.safetensors",
         ),
         memory="12 billion weights, 24 GB in bf16. On a 24 GB card set weight_dtype to fp8_e4m3fn, which takes 12 GB; "
         "the node says when that rounds the patch away. It trains at 512 x 512 and a guidance of 3.5.",
         training=Training(512, run_cfg=1.0),
         measuring=Measuring(1024, cfg=1.0, scheduler="simple", steps=20),
     ),
+    Family(
+        name="sd35_large",
+        label="Stable Diffusion 3.5 Large",
+        model="a Stable Diffusion 3.5 Large checkpoint",
+        loading=checkpoint(f"{HUB}/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/sd3.5_large_fp8_scaled.safetensors"),
+        memory="8 billion weights, 16 GB in bf16. Less: a smaller width and height.",
+        training=Training(512, run_cfg=3.5),
+        measuring=Measuring(1024, cfg=3.5, scheduler="simple", steps=28),
+    ),
+    Family(
+        name="illustrious",
+        label="Illustrious XL",
+        model="an Illustrious or NoobAI checkpoint, or another SDXL that is prompted by tags",
+        loading=checkpoint("Illustrious-XL-v1.0.safetensors"),
+        memory="2.6 billion weights, 5.1 GB in fp16. The LoRA of rank 16 takes little beside it. Less: a smaller width "
+        "and height.",
+        training=Training(1024, run_cfg=5.5),
+        measuring=Measuring(1024, cfg=5.5, steps=28),
+        prompts=TAGS,
+    ),
+    Family(
+        name="z_image",
+        label="Z-Image Turbo",
+        model="Z-Image Turbo: network, text encoder and VAE",
+        loading=separate_files(
+            f"{HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/diffusion_models/z_image_turbo_bf16.safetensors",
+            (f"{HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors",),
+            "lumina2",
+            f"{HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/vae/ae.safetensors",
+            shift=3,
+        ),
+        memory="6 billion weights, 12 GB in bf16. Less: a smaller width and height.",
+        training=Training(512, run_cfg=1, run_steps=8, weights="attention"),
+        measuring=Measuring(1024, cfg=1, scheduler="simple", steps=8),
+        advice=DISTILLED,
+    ),
+    Family(
+        name="qwen_image",
+        label="Qwen-Image",
+        model="Qwen-Image: network, text encoder and VAE",
+        loading=separate_files(
+            f"{QWEN}/diffusion_models/qwen_image_fp8_e4m3fn.safetensors",
+            (f"{QWEN}/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",),
+            "qwen_image",
+            f"{QWEN}/vae/qwen_image_vae.safetensors",
+            shift=3.1,
+        ),
+        memory="20 billion weights, 20 GB in fp8, 41 GB in bf16. Less: a smaller width and height.",
+        training=Training(512, run_cfg=4),
+        measuring=Measuring(1328, cfg=4, scheduler="simple", steps=50),
+    ),
+    Family(
+        name="flux2_klein",
+        label="FLUX.2 Klein 4B",
+        model="FLUX.2 Klein 4B: network, text encoder and VAE",
+        loading=separate_files(
+            f"{HUB}/Comfy-Org/flux2-klein/resolve/main/split_files/diffusion_models/flux-2-klein-4b.safetensors",
+            (f"{HUB}/Comfy-Org/flux2-klein/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors",),
+            "flux2",
+            f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
+        ),
+        memory="4 billion weights, 8 GB in bf16. Less: a smaller width and height.",
+        training=Training(512, run_cfg=1, run_steps=4),
+        measuring=Measuring(1024, cfg=1, scheduler="simple", steps=4),
+        advice=DISTILLED,
+    ),
+    Family(
+        name="chroma",
+        label="Chroma1 HD",
+        model="Chroma1 HD: network, T5 and VAE",
+        loading=separate_files(
+            f"{HUB}/Comfy-Org/Chroma1-HD_repackaged/resolve/main/split_files/diffusion_models/"
+            "Chroma1-HD-fp8mixed.safetensors",
+            (f"{ENCODERS}/t5xxl_fp8_e4m3fn_scaled.safetensors",),
+            "chroma",
+            f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors",
+            shift=1,
+        ),
+        memory="8.9 billion weights, 18 GB in bf16. Less: a smaller width and height.",
+        training=Training(512, run_cfg=3),
+        measuring=Measuring(1024, cfg=3, scheduler="simple", steps=40),
+    ),
 )
-
-
-def graph(family: Family) -> Graph:
-    """The family's workflow: load, unlearn, measure, save."""
-    nodes = (*family.loading.nodes, _unlearn(family), _measure(family), _save())
-    note = Note(5, (0, 0), (340, 400), _note(family), family.loading.note_order)
-    return Graph(family.identity or f"unlearning/{family.name}", nodes, note)
-
-
-def _unlearn(family: Family) -> Node:
-    training, prompts = family.training, family.prompts
-    inputs = (
-        Socket("model", "MODEL", family.loading.model),
-        Socket("clip", "CLIP", family.loading.clip),
-        Widget("forget_prompts", "STRING", "\n".join(prompts.forget)),
-        Widget("overwrite_prompt", "STRING", "\n".join(prompts.overwrite)),
-        Widget("retain_prompts", "STRING", "\n".join(prompts.retain)),
-        Widget("method", "COMFY_DYNAMICCOMBO_V3", "ovw"),
-        Widget("method.help_weight", "FLOAT", 3),
-        Widget("steps", "INT", 200),
-        Widget("learning_rate", "FLOAT", training.learning_rate),
-        Widget("weights", "COMBO", "method default"),
-        Widget("rank", "INT", training.rank),
-        Widget("alpha", "FLOAT", 0),
-        Widget("seed", "INT", 0),
-        Widget("width", "INT", training.size),
-        Widget("height", "INT", training.size),
-        Widget("batch_size", "INT", training.batch_size),
-        Widget("runs", "INT", 16),
-        Widget("run_steps", "INT", 20),
-        Widget("run_cfg", "FLOAT", training.run_cfg),
-    )
-    outputs = {"MODEL": "MODEL", "PATCH": "UNLEARNING_PATCH"}
-    return Node(2, "UnlearnConcept", "Unlearn Concept", (400, 0), (440, 860), inputs, outputs)
-
-
-def _measure(family: Family) -> Node:
-    measuring, prompts = family.measuring, family.prompts
-    inputs = (
-        Socket("base_model", "MODEL", family.loading.model),
-        Socket("unlearned_model", "MODEL", Output(2, 0)),
-        Socket("clip", "CLIP", family.loading.clip),
-        Socket("vae", "VAE", family.loading.vae),
-        Widget("retain_prompts", "STRING", "\n".join(prompts.measured_retain)),
-        Widget("forget_prompts", "STRING", "\n".join(prompts.measured_forget)),
-        Widget("seed", "INT", 1000),
-        Widget("seeds", "INT", measuring.seeds),
-        Widget("forget_seeds", "INT", measuring.forget_seeds),
-        Widget("sampler_name", "COMBO", "euler"),
-        Widget("scheduler", "COMBO", measuring.scheduler),
-        Widget("steps", "INT", measuring.steps),
-        Widget("cfg", "FLOAT", measuring.cfg),
-        Widget("width", "INT", measuring.size),
-        Widget("height", "INT", measuring.size),
-        Socket("judge", "UNLEARNING_JUDGE", None, optional=True),
-        Socket("patch", "UNLEARNING_PATCH", Output(2, 1), optional=True),
-        Widget("backbone", "COMBO", "alex"),
-        Widget("filename_prefix", "STRING", "unlearning/retention"),
-        Widget("fresh_pictures", "BOOLEAN", False),
-    )
-    outputs = {
-        "INTEGRITY": "FLOAT",
-        "FORGET_DISTANCE": "FLOAT",
-        "TABLE": "STRING",
-        "JSON": "STRING",
-        "SHEET": "IMAGE",
-        "PATCH": "UNLEARNING_PATCH",
-    }
-    return Node(3, "RetentionMetric", "Retention Metric", (900, 0), (600, 1500), inputs, outputs)
-
-
-def _save() -> Node:
-    inputs = (Socket("patch", "UNLEARNING_PATCH", Output(3, 5)), Widget("filename_prefix", "STRING", "no-cat"))
-    return Node(4, "SaveUnlearningPatch", "Save Unlearning Patch", (1560, 0), (320, 90), inputs, {})
-
-
-def _note(family: Family) -> str:
-    chosen = "checkpoint" if len(model_files(family)) == 1 else "files"
-    paragraphs = (
-        f"# {family.label}",
-        f"Makes **{family.label} forget cats** and measures what that cost. Choose your {chosen} first, then press "
-        "Run.",
-        "**Look at the sheet** in Retention Metric: cats turn into dogs, the other pictures stay.",
-        "**Look at I**, the integrity loss, in the table: 0 is the same picture, lower is better. For comparison, on "
-        "the shipped model another seed of the same prompt gives 0.163, another prompt 0.569. The patch is saved in "
-        "output/loras.",
-        f"**Memory.** Training holds a second copy of the diffusion model: {family.memory} Unlearn Concept measures "
-        "what it needs before it starts, saves memory by gradient checkpointing when it must, and stops with a message "
-        "when that is not enough.",
-    )
-    return "\n\n".join(paragraphs) + "\n"
-
-
-def model_files(family: Family) -> list[str]:
-    """The files that the workflow loads, as paths below ComfyUI's models folder."""
-    widgets = [widget for node in family.loading.nodes for widget in node.widgets]
-    return [f"{FOLDERS[widget.name]}/{widget.value}" for widget in widgets if widget.name in FOLDERS]
-
-
-def generated_texts(families: Sequence[Family] = FAMILIES) -> dict[Path, str]:
-    """Every text file that is written for the families, with its content. README.md keeps what is outside the block.
-
-    Raises ValueError when README.md has no block for them.
-    """
-    texts = {README: with_families(README.read_text(encoding="utf-8"), families)}
-    for family in families:
-        workflow = graph(family)
-        texts[WORKFLOWS / f"{family.name}.json"] = json.dumps(ui_format(workflow), indent=2) + "\n"
-        texts[WORKFLOWS / "api" / f"{family.name}.json"] = json.dumps(api_format(workflow), indent=2) + "\n"
-    return texts
-
-
-def with_families(readme: str, families: Sequence[Family]) -> str:
-    """README.md's text with a table of the families between its two comments. Raises ValueError without them."""
-    rows = ["| workflow | model | for the API |", "|---|---|---|", *map(_row, families)]
-    return BLOCK.fill(readme, rows, README.name)
-
-
-def _row(family: Family) -> str:
-    file = f"{family.name}.json"
-    return f"| [{file}](workflows/{file}) | {family.model} | [api/{file}](workflows/api/{file}) |"

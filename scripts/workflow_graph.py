@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 Value = str | int | float | bool
@@ -39,8 +39,20 @@ class Widget:
 
 
 @dataclass(frozen=True)
+class Download:
+    """A model file, its address, and the folder below ComfyUI's models folder that it belongs in."""
+
+    name: str
+    url: str
+    directory: str
+
+
+@dataclass(frozen=True)
 class Node:
-    """A node: `title` as ComfyUI shows it, `outputs` as name -> type, inputs in the order of the node's schema."""
+    """A node: `title` as ComfyUI shows it, `outputs` as name -> type, inputs in the order of the node's schema.
+
+    The front end offers `downloads` of files that are missing.
+    """
 
     id: int
     type: str
@@ -49,6 +61,7 @@ class Node:
     size: tuple[int, int]
     inputs: tuple[Socket | Widget, ...]
     outputs: Mapping[str, str]
+    downloads: tuple[Download, ...] = ()
 
     @property
     def sockets(self) -> list[Socket]:
@@ -148,6 +161,7 @@ def _ui_node(node: Node, order: int, links: list[Link]) -> dict[str, Any]:
         | {"type": kind, "links": [link.id for link in links if link.source == Output(node.id, index)] or None}
         for index, (name, kind) in enumerate(node.outputs.items())
     ]
+    models = {"models": [asdict(download) for download in node.downloads]} if node.downloads else {}
     return {
         "id": node.id,
         "type": node.type,
@@ -158,7 +172,7 @@ def _ui_node(node: Node, order: int, links: list[Link]) -> dict[str, Any]:
         "mode": 0,
         "inputs": [*sockets, *map(_ui_widget, node.widgets)],
         "outputs": outputs,
-        "properties": {"Node name for S&R": node.type},
+        "properties": {"Node name for S&R": node.type, **models},
         "widgets_values": _widget_values(node.widgets),
     }
 

@@ -24,8 +24,10 @@ LINKS = {"MODEL": (151, 117, 205), "CLIP": (226, 176, 0), "VAE": (230, 90, 90), 
 LINES: dict[str, dict[str, Colour]] = {  # what is said of a node, by its type; {name}: that widget's first line
     "CheckpointLoaderSimple": {"{ckpt_name}": FAINT},
     "UNETLoader": {"{unet_name}": FAINT},
+    "CLIPLoader": {"{clip_name}": FAINT},
     "DualCLIPLoader": {"{clip_name1}, {clip_name2}": FAINT},
     "VAELoader": {"{vae_name}": FAINT},
+    "ModelSamplingAuraFlow": {"shift {shift}": FAINT},
     "UnlearnConcept": {
         "{forget_prompts}  becomes  {overwrite_prompt}": FORGET,
         "{method}, {steps} steps, rank {rank}, {width} x {height}": FAINT,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from blocks import write_changed
 from downloads import ROOT
-from family_workflows import FAMILIES, WORKFLOWS, generated_texts, graph
+from family_graphs import WORKFLOWS, generated_texts, graph
+from family_workflows import FAMILIES
 from workflow_thumbnails import alike, thumbnail
 
 

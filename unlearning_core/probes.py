@@ -68,8 +68,8 @@ def small_size(model: DiffusionModel, width: int, height: int) -> Size:
         if x0.isfinite().all():
             return size
     raise ValueError(
-        f"model: it cannot predict {width} x {height} pixels from a prompt alone ({one_line(failure)}); use the text encoder that "
-        "goes with it, a size that it draws, a text-to-image model, and no LoRA or merge that breaks it"
+        f"model: it cannot predict {width} x {height} pixels from a prompt alone ({one_line(failure)}); use the text "
+        "encoder that goes with it, a size that it draws, a text-to-image model, and no LoRA or merge that breaks it"
     ) from failure
 
 

@@ -48,7 +48,7 @@ class Reporter:
         def run() -> None:
             try:
                 result.set_result(work())
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 result.set_exception(error)
 
         Thread(target=run, daemon=True).start()

@@ -18,7 +18,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # x [B, C, *spatial] and sigma [] 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How latents are sampled; a picture's width and height are in pixels. Raises ValueError for a value out of range."""
+    """How latents are sampled; a picture's sides are in pixels. Raises ValueError for a value out of range."""
 
     steps: int = option(25, 1, 10_000, "Euler steps", step=1)
     cfg: float = option(3.0, 0.0, 100.0, "guidance scale")

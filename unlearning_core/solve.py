@@ -118,8 +118,8 @@ def solve(
     sums = _summed(reader, prompts, report)
     if not any(own.moved for own in sums):
         raise ValueError(
-            "forget prompts: the tokens of each are those of its overwrite prompt, and the rest of their encodings does "
-            f"not reach the layers that {method.label} changes; choose a method that trains, or another overwrite prompt"
+            "forget prompts: the tokens of each are those of its overwrite prompt, and the rest of their encodings "
+            f"does not reach the layers that {method.label} changes; choose a method that trains, or other prompts"
         )
     maps = [report.during(partial(own.map, method)) for own in sums]
     factored = [factors for _, factors in maps if factors]

@@ -111,8 +111,8 @@ class ComfyDrawing:
         except FAILURES as error:
             size = f"{self.sampling.width} x {self.sampling.height}"
             raise ValueError(
-                f"model, clip and vae: together they cannot draw {size} pixels ({one_line(error)}); use the text encoder "
-                "and the VAE that go with the model"
+                f"model, clip and vae: together they cannot draw {size} pixels ({one_line(error)}); use the text "
+                "encoder and the VAE that go with the model"
             ) from error
 
     def _sampled(self, model: ModelPatcher, latent: Tensor, noise: Tensor, prompt_seeds: list[PromptSeed]) -> Tensor:

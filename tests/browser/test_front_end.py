@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family_workflows import FAMILIES, WORKFLOWS, model_files
+from family_graphs import WORKFLOWS, model_files
+from family_workflows import FAMILIES
 from node_pages import node_pages
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -135,6 +136,20 @@ def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path)
     saved = page.evaluate("app.graph.serialize().nodes.find(node => node.type === 'RetentionMetric').widgets_values")
     assert saved[0] == "a car"
     assert not any("integrity" in str(value) for value in saved)
+
+
+def test_one_mistake_is_one_error(page: Page, tmp_path: Path) -> None:
+    """On the first click, with the sentence that says what to do."""
+    open_workflow(page, WORKFLOWS / "quickstart.json")
+    set_widgets(page, "UnlearnConcept", forget_prompts="")
+
+    with page.expect_response(lambda response: response.url.endswith("/prompt")) as answer:
+        page.get_by_test_id("queue-button").click()
+
+    page.wait_for_timeout(1000)
+    page.screenshot(path=tmp_path / "mistake.png")
+    errors = [error for node in answer.value.json()["node_errors"].values() for error in node["errors"]]
+    assert [error["details"] for error in errors] == ["forget prompts: empty; write one prompt per line"]
 
 
 def set_widgets(page: Page, node_type: str, **values: Any) -> None:

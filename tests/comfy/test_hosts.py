@@ -319,5 +319,5 @@ def test_single_file_is_what_comfyui_loads(pack: Pack, comfyui_path: Path, tmp_p
 def test_single_file_without_its_configuration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     checkpoints.save(tmp_path / "some.safetensors", {"model.diffusion_model.time_embed.0.weight": torch.zeros(2, 2)})
-    with pytest.raises(ValueError, match=r"model some\.safetensors: the configuration of .* cannot be read on this machine"):
+    with pytest.raises(ValueError, match=r"model some\.safetensors: the configuration of .* cannot be read on this"):
         load(tmp_path / "some.safetensors")

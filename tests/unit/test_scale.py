@@ -8,7 +8,8 @@ import re
 
 import pytest
 from downloads import ROOT
-from family_workflows import FAMILIES, WORKFLOWS
+from family_graphs import WORKFLOWS
+from family_workflows import FAMILIES
 
 MEASURED = re.compile(r"another seed of the same prompt gives LPIPS (0\.\d+), another prompt\s(0\.\d+)\.")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from downloads import ROOT
-from family_workflows import BLOCK, FAMILIES, README, WORKFLOWS, Family, generated_texts, graph, with_families
+from family_graphs import BLOCK, README, WORKFLOWS, generated_texts, graph, with_families
+from family_workflows import FAMILIES, Family
 from workflow_thumbnails import alike, thumbnail
 
 TEXTS = generated_texts()

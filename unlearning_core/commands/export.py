@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(args: argparse.Namespace) -> Request:
-    """Raises ValueError for a missing base, a strength without --merge, a damaged patch or a place that cannot be written to, FileNotFoundError for
-    a missing patch.
+    """Raises ValueError for a missing base, a strength without --merge, a damaged patch or a place that cannot be
+    written to, FileNotFoundError for a missing patch.
     """
     from ..export import check_new
 
@@ -111,7 +111,9 @@ def _convert(request: Request) -> None:
     if request.rank is not None:
         if lost := lost_layers(request.patch):
             print(lost)
-        print(f"the rank loses {weight_error(request.patch, converted):.3g} of the change's norm (Frobenius, all weights)")
+        print(
+            f"the rank loses {weight_error(request.patch, converted):.3g} of the change's norm (Frobenius, all weights)"
+        )
     if request.measurement.count:
         print(_picture_error(request, converted))
     converted.save(request.out)

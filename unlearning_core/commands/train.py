@@ -18,7 +18,6 @@ from ..settings import Settings
 from ..unlearn import unlearn
 from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
 
-
 LINES = 10  # of progress in a log
 
 

@@ -38,7 +38,7 @@ def load_pipeline(model: Path | str, dtype: torch.dtype, config: Path | str | No
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Raises ValueError, which says `what`, for everything that a loader raises about its files: they raise anything."""
+    """Raises ValueError, which says `what`, for whatever a loader raises about its files."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
