@@ -70,10 +70,11 @@ def thumbnail(name: str, graph: Graph) -> bytes:
 
 
 def _boxes(graph: Graph) -> list[_Box]:
-    loaders = [node for node in graph.nodes if not node.sockets]
-    title = ", ".join(node.title for node in loaders)
+    start = next(index for index, node in enumerate(graph.nodes) if node.type == "UnlearnConcept")
+    loaders, others = graph.nodes[:start], graph.nodes[start:]
+    title = ", ".join(node.title for node in loaders if not node.sockets)
     loading = _Box(title, [line for node in loaders for line in _lines(node)], [])
-    return [loading, *(_Box(node.title, _lines(node), _links(node)) for node in graph.nodes if node.sockets)]
+    return [loading, *(_Box(node.title, _lines(node), _links(node)) for node in others)]
 
 
 def _lines(node: Node) -> list[tuple[str, Colour]]:
