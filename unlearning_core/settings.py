@@ -43,8 +43,8 @@ class Settings:
     height: int = option(512, 16, 16384, "height of the training pictures in pixels", step=8)
     batch_size: int = option(6, 1, 256, "forget latents a step, and as many retain latents with L_help", step=1)
     runs: int = option(16, 1, 4096, "least number of base trajectories to forget on, and again to retain on", step=1)
-    run_steps: int = option(20, 2, 1000, "sampling steps of a base trajectory; of a distilled model its own few", step=1)
-    run_cfg: float = option(3.0, 0.0, 100.0, "guidance scale of the base trajectories; 1 for models without guidance, as distilled ones")
+    run_steps: int = option(20, 2, 1000, "sampling steps of a base trajectory; distilled models: their own few", step=1)
+    run_cfg: float = option(3.0, 0.0, 100.0, "guidance scale of the base trajectories; distilled models: 1")
     weights: str = "cross_attention_kv"
 
     def __post_init__(self) -> None:

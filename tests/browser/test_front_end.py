@@ -149,7 +149,9 @@ def test_one_mistake_is_one_error(page: Page, tmp_path: Path) -> None:
     page.wait_for_timeout(1000)
     page.screenshot(path=tmp_path / "mistake.png")
     errors = [error for node in answer.value.json()["node_errors"].values() for error in node["errors"]]
-    assert [error["details"] for error in errors] == ["forget prompts: empty; write at least one prompt to forget, one per line"]
+    assert [error["details"] for error in errors] == [
+        "forget prompts: empty; write at least one prompt to forget, one per line"
+    ]
 
 
 def set_widgets(page: Page, node_type: str, **values: Any) -> None:

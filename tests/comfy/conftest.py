@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,25 +12,15 @@ import checkpoints
 import pytest
 import torch
 from comfyui import Server
+from pack_in_process import import_pack
 
 from unlearning_core.tiny import MODEL
-
-PACK = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def pack(comfyui_path: Path) -> Callable[[str], ModuleType]:
-    """Imports a module of the pack by its path in it, the way ComfyUI imports a pack."""
-    sys.path.insert(0, str(comfyui_path))  # before the repository, whose `nodes` is not ComfyUI's
-    importlib.import_module("utils.extra_config")  # as main.py does, before ComfyUI's `nodes` puts comfy/utils.py first
-    from comfy.cli_args import args
-
-    args.cpu = True
-    spec = importlib.util.spec_from_file_location("comfyui_unlearning", PACK / "__init__.py")
-    assert spec and spec.loader
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-    return lambda name: importlib.import_module(f"comfyui_unlearning.{name}")
+    """Imports a module of the pack by its path in it."""
+    return import_pack(comfyui_path)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,229 @@
+"""ESD here against ESD as its own code trains it: `python -m benchmarks.esd_reference [--json FILE]`.
+
+The reference is written after the description of erasing's diffusers code (esd_sd.py): two networks, and for every step
+a fresh partial denoise of the frozen one under guidance, two more calls of it, and one of the trained network, at batch
+1. Both train the same weights of the shipped model with Adam, as many steps, at the same rate, with one thread. Each
+measurement is a process of its own; they take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.processes import in_process
+from benchmarks.tasks import Task, object_task
+from unlearning_core.deltas import FullDelta
+from unlearning_core.hosts.base import DiffusersModel
+from unlearning_core.hosts.families import load
+from unlearning_core.hosts.pictures import draw
+from unlearning_core.methods.esd import Esd
+from unlearning_core.metrics.forgetting import accuracies
+from unlearning_core.metrics.plan import prompt_seeds_of
+from unlearning_core.model import noise_prediction
+from unlearning_core.sampling import Sampling, guided, sample_euler
+from unlearning_core.selections import selections_of
+from unlearning_core.settings import Settings
+from unlearning_core.tiny import MODEL
+from unlearning_core.tiny.judge import Judge
+from unlearning_core.unlearn import unlearn
+
+SIDE = 128  # pixels
+STEPS, RATE, ETA = 200, 5e-4, 1.0
+SAMPLING_STEPS, CFG = 50, 3.0  # of the reference's partial denoise
+DRAWN = Sampling(steps=15, cfg=3.0, width=SIDE, height=SIDE)
+WEIGHTS = "cross_attention"  # ESD-x
+RUNS = {"reference": None, "batch 1": 1, "batch 6": 6}  # what is measured -> our batch size
+REPEATS = 5
+
+
+class Counter:
+    """Calls of networks, and the samples in them."""
+
+    def __init__(self, *networks: nn.Module) -> None:
+        self.calls = self.samples = 0
+        for network in networks:
+            network.register_forward_pre_hook(self._count)
+
+    def _count(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.calls += 1
+        self.samples += len(inputs[0])
+
+
+def measure(name: str, seed: int) -> dict[str, float]:
+    """One training: seconds, calls, memory, and the share of forget pictures without the concept afterwards."""
+    torch.set_num_threads(1)
+    task, batch = object_task(), RUNS[name]
+    return reference(task, seed) if batch is None else ours(task, seed, batch)
+
+
+def ours(task: Task, seed: int, batch: int) -> dict[str, float]:
+    """By this library."""
+    model = load(MODEL)
+    counter = Counter(model.denoiser)
+    settings = Settings(
+        steps=STEPS, learning_rate=RATE, width=SIDE, height=SIDE, batch_size=batch, seed=seed, weights=WEIGHTS
+    )
+    seconds, patch = timed(lambda: unlearn(model, Esd(eta=ETA), task.prompts, settings))
+    trained = sum(change.numel() for change in patch.changes().values())
+    with model.patched(patch):
+        accuracy = unlearning_accuracy(model, task)
+    return {**seconds, **counted(counter), "UA": accuracy, "MB": megabytes(weights_of(model) + 3 * trained)}
+
+
+def reference(task: Task, seed: int) -> dict[str, float]:
+    """As erasing's code does it."""
+    base, trained = load(MODEL), load(MODEL)
+    counter = Counter(base.denoiser, trained.denoiser)
+    names = selections_of(trained, (SIDE, SIDE)).of(WEIGHTS)
+    deltas = {name: FullDelta(trained.weights()[name], trained.device) for name in names}
+    parameters = [delta.diff for delta in deltas.values()]
+    optimizer = torch.optim.Adam(parameters, lr=RATE)
+    generator = torch.Generator().manual_seed(seed)
+
+    def train() -> None:
+        for _ in range(STEPS):
+            prompt = task.prompts.forget[pick(len(task.prompts.forget), generator)]
+            loss = reference_loss(base, trained, prompt, generator)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    with trained.attach(deltas):
+        seconds, _ = timed(train)
+        found = counted(counter)
+        with torch.no_grad():
+            accuracy = unlearning_accuracy(trained, task)
+    # Its trained weights are the second network's own, not changes beside them.
+    size = 2 * weights_of(base) + 2 * sum(parameter.numel() for parameter in parameters)
+    return {**seconds, **found, "UA": accuracy, "MB": megabytes(size)}
+
+
+def reference_loss(base: DiffusersModel, trained: DiffusersModel, prompt: str, generator: torch.Generator) -> Tensor:
+    """||e(x, c_f) - [e0(x, "") - eta (e0(x, c_f) - e0(x, ""))]||^2 at x of a fresh, partial run of the base."""
+    conds = base.encode([prompt, ""])
+    sigmas = base.sigmas(SAMPLING_STEPS)
+    done = pick(SAMPLING_STEPS, generator)
+    x = base.noise([pick(2**31, generator)], SIDE, SIDE)
+    with torch.no_grad():
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            e_cond, e_uncond = noise_prediction(base, x.repeat(2, 1, 1, 1), sigma.repeat(2), conds).split(1)
+            return guided(e_uncond, e_cond, CFG)
+
+        x, sigma = sample_euler(predict, x, sigmas[: done + 1]), sigmas[done : done + 1]
+        e_cond, e_uncond = (noise_prediction(base, x, sigma, [cond]) for cond in conds)
+    return F.mse_loss(noise_prediction(trained, x, sigma, conds[:1]), e_uncond - ETA * (e_cond - e_uncond))
+
+
+def pick(count: int, generator: torch.Generator) -> int:
+    """A number below `count`."""
+    return int(torch.randint(count, (), generator=generator))
+
+
+def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    """Seconds of wall and processor, and what the work returned."""
+    wall, processor = time.perf_counter(), time.process_time()
+    result = work()
+    return {"seconds": time.perf_counter() - wall, "processor seconds": time.process_time() - processor}, result
+
+
+def counted(counter: Counter) -> dict[str, float]:
+    """What it counted so far."""
+    return {"calls": counter.calls, "samples": counter.samples}
+
+
+def weights_of(model: DiffusersModel) -> int:
+    """How many its network has."""
+    return sum(parameter.numel() for parameter in model.denoiser.parameters())
+
+
+def megabytes(numbers: int) -> float:
+    """Of so many numbers in fp32."""
+    return 4 * numbers / 2**20
+
+
+def unlearning_accuracy(model: DiffusersModel, task: Task) -> float:
+    """The share of 48 forget pictures that do not show the concept."""
+    prompt_seeds = prompt_seeds_of(task.forget, range(1000, 1000 + task.forget_seeds))
+    judge = Judge.load(MODEL / "judge.safetensors")
+    shown = accuracies(judge, draw(model, prompt_seeds, DRAWN), [prompt for prompt, _ in prompt_seeds], task.forget)
+    assert shown.ua is not None
+    return shown.ua
+
+
+def flops() -> dict[str, int]:
+    """Of one forward pass, and of one step of training, for one sample."""
+    model = load(MODEL)
+    names = selections_of(model, (SIDE, SIDE)).of(WEIGHTS)
+    deltas = {name: FullDelta(model.weights()[name], model.device) for name in names}
+    x, sigma, conds = model.noise([0], SIDE, SIDE), model.sigmas(1)[:1], model.encode(["a cat face"])
+    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+        model.predict_x0(x, sigma, conds)
+    with model.attach(deltas), FlopCounterMode(display=False) as step:
+        model.predict_x0(x, sigma, conds).sum().backward()
+    return {"a forward pass": forward.get_total_flops(), "a training step": step.get_total_flops()}
+
+
+def summary() -> dict[str, Any]:
+    """All figures: medians over seeds, which take turns."""
+    rounds = [
+        {name: in_process("esd_reference", "--measure", name, str(seed)) for name in RUNS} for seed in range(REPEATS)
+    ]
+    runs = {
+        name: {key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]} for name in RUNS
+    }
+    theirs, single, six = (runs[name] for name in RUNS)
+    return {
+        "speedup": theirs["processor seconds"] / single["processor seconds"],
+        "speedup_batch_6": theirs["processor seconds"] / six["processor seconds"],
+        "memory_ratio": single["MB"] / theirs["MB"],
+        "unlearning_accuracy": single["UA"],
+        "unlearning_accuracy_reference": theirs["UA"],
+        "runs": runs,
+        "flops": flops(),
+        "steps": STEPS,
+        "learning_rate": RATE,
+        "repeats": REPEATS,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.esd_reference", description="ESD against its own code.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--measure", nargs=2, metavar=("RUN", "SEED"), help="one measurement, in this process")
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.measure[0], int(args.measure[1]))))
+        return
+    figures = summary()
+    print("             seconds  processor  calls  samples     UA   MB of weights and optimizer")
+    for name, row in figures["runs"].items():
+        print(
+            f"{name:10} {row['seconds']:9.1f} {row['processor seconds']:10.1f} {row['calls']:6.0f} "
+            f"{row['samples']:8.0f} {row['UA']:6.3f} {row['MB']:6.1f}"
+        )
+    print(
+        f"speedup {figures['speedup']:.1f} at batch 1, {figures['speedup_batch_6']:.1f} at batch 6; memory "
+        f"{figures['memory_ratio']:.2f}; {figures['machine']}"
+    )
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
