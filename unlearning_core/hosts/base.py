@@ -48,9 +48,11 @@ class DiffusersModel(ABC):
         self._check_parts()
         check_network(getattr(pipeline, self.network))
         self.denoiser: Any = getattr(pipeline, self.network).requires_grad_(False).eval()
-        named = {name: parameter for name, parameter in self.denoiser.named_parameters() if self.may_change(parameter)}
-        self._parameters = {self.patch_name(name): parameter for name, parameter in named.items()}
-        self._owners = {self.patch_name(name): self.denoiser.get_submodule(name.rpartition(".")[0]) for name in named}
+        named = dict(self.denoiser.named_parameters())
+        owners = {name: self.denoiser.get_submodule(name.rpartition(".")[0]) for name in named}
+        kept = [name for name, parameter in named.items() if self.may_change(owners[name], parameter)]
+        self._parameters = {self.patch_name(name): named[name] for name in kept}
+        self._owners = {self.patch_name(name): owners[name] for name in kept}
         self._originals: dict[str, Tensor] = {}  # of weights that patches have changed
         self._changes: dict[str, Tensor] = {}
 
@@ -78,8 +80,8 @@ class DiffusersModel(ABC):
 
     @staticmethod
     @abstractmethod
-    def may_change(parameter: Tensor) -> bool:
-        """Whether LoRA loaders can change such a parameter of this family."""
+    def may_change(module: nn.Module, parameter: Tensor) -> bool:
+        """Whether LoRA loaders can change such a parameter of a module of this family."""
 
     @staticmethod
     @abstractmethod
