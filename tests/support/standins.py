@@ -22,6 +22,7 @@ class Tokenizer:
 
     padding_side = "right"
     eos_token = "."
+    pad_token_id = 0
     added_tokens_encoder: Mapping[str, int] = MappingProxyType({})
 
     model_max_length = 512

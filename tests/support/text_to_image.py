@@ -29,6 +29,7 @@ class Counterpart(NamedTuple):
     changes: Mapping[str, Any] = {}  # of the family's configuration
     side: int = 64  # pixels
     unknown: str = "(?!)"  # a pattern of the names in diffusers' LoRA files that ComfyUI's loader does not know
+    named_alike: bool = True  # whether ComfyUI's host has the names that its loader knows
 
 
 def by_table(table: Callable[..., Mapping[str, Any]]) -> Callable[[Any, Weights], Weights]:
@@ -102,7 +103,7 @@ def _lumina2(config: Any, weights: Weights) -> Weights:
 
 def _tokens(text: Any) -> list[Any]:
     """[tokens, ...] as they are."""
-    return [text[0], {}]
+    return [text[0], {"pooled_output": None}]
 
 
 def _attended(text: Any) -> list[Any]:
@@ -213,6 +214,7 @@ COUNTERPARTS = {
         _tokens,
         {"context_in_dim": 3 * WIDTH // 2},
         unknown="_stream_modulation|time_guidance_embed",
+        named_alike=False,
     ),
     "flux2_klein": Counterpart(
         "flux2_klein",
@@ -222,6 +224,7 @@ COUNTERPARTS = {
         _tokens,
         {"context_in_dim": 3 * WIDTH // 2},
         unknown="_stream_modulation|time_guidance_embed",
+        named_alike=False,
     ),
     "chroma": Counterpart(
         "chroma",
@@ -254,6 +257,7 @@ COUNTERPARTS = {
         _attended,
         {"ffn_dim_multiplier": 4.0},
         unknown="",  # all
+        named_alike=False,
     ),
     "pixart_sigma": _pixart("pixart_sigma", micro=False),
     "pixart_alpha": _pixart("pixart_alpha", micro=True),

@@ -16,7 +16,7 @@ from text_to_image import COUNTERPARTS, WIDTH, flow
 
 from unlearning_core.hosts.families import host_of
 from unlearning_core.hosts.pictures import draw
-from unlearning_core.hosts.text_to_image import TextToImage, text_to_image
+from unlearning_core.hosts.text_to_image import TextToImage
 from unlearning_core.methods import METHODS
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
@@ -75,6 +75,123 @@ def host(family: str) -> TextToImage:
 
 def side(family: str) -> int:
     return COUNTERPARTS[family].side if family in COUNTERPARTS else 64
+
+
+def wan(family: Callable[[str], Any]) -> Any:
+    vae = diffusers.AutoencoderKLWan(base_dim=8, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    transformer = diffusers.WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, text_dim=WIDTH, freq_dim=32, ffn_dim=32, num_layers=1
+    )
+    return diffusers.WanPipeline(Tokenizer(), Encoder(WIDTH), vae, flow(3.0), transformer)
+
+
+def ddpm(family: Callable[[str], Any]) -> Any:
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    return diffusers.DDPMPipeline(
+        diffusers.UNet2DModel(sample_size=8, block_out_channels=(32,), **blocks), diffusers.DDPMScheduler()
+    )
+
+
+def of_pictures(family: Callable[[str], Any]) -> Any:
+    return diffusers.QwenImageImg2ImgPipeline(**family("qwen_image").components)
+
+
+def of_edits(family: Callable[[str], Any]) -> Any:
+    return diffusers.QwenImageEditPipeline(**family("qwen_image").components, processor=Tokenizer())
+
+
+class Guided(diffusers.Flux2KleinPipeline):  # type: ignore[misc]
+    do_classifier_free_guidance = True
+
+
+def guided(family: Callable[[str], Any]) -> Any:
+    return Guided(**family("flux2_klein").components)
+
+
+class Asking(diffusers.Lumina2Pipeline):  # type: ignore[misc]
+    do_classifier_free_guidance = True
+
+
+def asking(family: Callable[[str], Any]) -> Any:
+    return Asking(**family("lumina2").components)
+
+
+def not_reordered(family: Callable[[str], Any]) -> Any:
+    class Doubled(diffusers.ZImagePipeline):  # type: ignore[misc]
+        def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
+            return 2 * super().prepare_latents(*args, **kwargs)
+
+    return Doubled(**family("z_image").components)
+
+
+def without_vae(family: Callable[[str], Any]) -> Any:
+    pipeline = family("z_image")
+    pipeline.vae = None
+    return pipeline
+
+
+def on_one_scheduler(family: Callable[[str], Any]) -> Any:
+    pipeline = family("z_image")
+    pipeline.scheduler = diffusers.EDMEulerScheduler()
+    return pipeline
+
+
+REFUSED: dict[Callable[[Callable[[str], Any]], Any], str] = {
+    wan: "WanPipeline cannot be trained .it makes videos.; use a text-to-image pipeline",
+    ddpm: "DDPMPipeline cannot be trained .its __call__ takes no prompt.; use a text-to-image pipeline",
+    of_pictures: "QwenImageImg2ImgPipeline cannot be trained .drawing from a prompt alone fails: Input is .*; use a",
+    of_edits: "QwenImageEditPipeline cannot be trained .drawing from a prompt alone fails: .*; use a",
+    guided: "Guided cannot be trained .*called 2 times for one prediction.*; use a text-to-image pipeline",
+    asking: "Asking cannot be trained .*guidance cannot be turned off.*; use a text-to-image pipeline",
+    not_reordered: "Doubled cannot be trained .*its latents are no reordered noise",
+    without_vae: "its pipeline has no vae; load a pipeline that is whole",
+    on_one_scheduler: "scheduler EDMEulerScheduler is not set up for flow matching from noise; give the pipe",
+}
+
+
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_others_are_refused_in_one_line(make: Callable[[Callable[[str], Any]], Any]) -> None:
+    with pytest.raises(ValueError, match=f"^model: {REFUSED[make]}") as caught:
+        host_of(make(make_random))
+    assert "\n" not in str(caught.value)
+
+
+def test_img2img_of_a_family_with_a_host_is_refused(comfyui_path: Path) -> None:
+    parts = pipelines.make_pipeline("sd15", comfyui_path).components
+    with pytest.raises(ValueError, match=r"StableDiffusionImg2ImgPipeline cannot be trained \(its __call__ takes no"):
+        host_of(diffusers.StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False))
+
+
+def test_prompts_that_pipelines_encode_in_parts() -> None:
+    """Hunyuan-DiT asks each of its encoders by itself."""
+    transformer = diffusers.HunyuanDiT2DModel(
+        num_attention_heads=2,
+        attention_head_dim=64,
+        in_channels=4,
+        hidden_size=128,
+        num_layers=2,
+        cross_attention_dim=WIDTH,
+        cross_attention_dim_t5=WIDTH,
+        patch_size=2,
+        sample_size=32,
+    )
+    host = host_of(
+        diffusers.HunyuanDiTPipeline(
+            pipelines.vae(4),
+            Encoder(WIDTH),
+            Tokenizer(),
+            transformer,
+            diffusers.DDPMScheduler(prediction_type="v_prediction"),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            text_encoder_2=Encoder(WIDTH),
+            tokenizer_2=Tokenizer(),
+        )
+    )
+    [[first, second]] = host.encode(["a cat"])
+    assert first[0].shape != second[0].shape
+    assert draw(host, [("a cat", 0)], Sampling(steps=1, width=64, height=64)).shape == (1, 64, 64, 3)
 
 
 FAMILIES = [name for name in COUNTERPARTS if name != "pixart_alpha"] + ["sana"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..fingerprint import Fingerprint
-from ..model import check_size
+from ..model import Cond, check_size
 from ..patch import UnlearningPatch
 from .network import check_network
 from .texts import Window, check_plain, check_windows
@@ -88,7 +88,7 @@ class DiffusersModel(ABC):
     def patch_name(name: str) -> str:
         """The patch name of a parameter."""
 
-    def encode(self, prompts: Sequence[str]) -> list[Text]:
+    def encode(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt. Raises ValueError as `check_prompts`."""
         self.check_prompts(prompts)
         return self.encoded(prompts)
@@ -104,11 +104,11 @@ class DiffusersModel(ABC):
         """What reads the tokens that the network sees."""
 
     @abstractmethod
-    def encoded(self, prompts: Sequence[str]) -> list[Text]:
+    def encoded(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt, of those that `check_prompts` lets through."""
 
     @abstractmethod
-    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable."""
 
     @property

@@ -49,6 +49,7 @@ class Calls:
         }
         if "guidance_scale" in parameters and self._pipeline.transformer.config.get("guidance_embeds"):
             self._options["guidance_scale"] = GUIDANCE
+        self._timesteps = torch.ones(1, device=pipeline.device)  # where they do not matter
         self._alone, self._twice = self.encoded([""]), self.encoded(["", ""])
         packed = self._packed()
         self.downscale = SIDE // packed.shape[-1]  # pixels to a latent's pixel, along each side
@@ -57,25 +58,29 @@ class Calls:
             raise ValueError("its latents are no reordered noise")
 
     @torch.no_grad()
-    def encoded(self, prompts: Sequence[str]) -> Any:
-        """What the pipeline's `encode_prompt` gives for a batch of prompts, as its `__call__` asks for it.
+    def encoded(self, prompts: Sequence[str]) -> list[Any]:
+        """What `encode_prompt` gives for a batch of prompts, each time that `__call__` asks it.
 
-        Raises ValueError when it asks for a prompt to guide away from, too.
+        Raises ValueError when it is asked for a prompt to guide away from.
         """
+        results: list[Any] = []
 
         def encode(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
             own = type(pipeline).encode_prompt
             if inspect.signature(own).bind(pipeline, *args, **kwargs).arguments.get("do_classifier_free_guidance"):
                 raise ValueError("its guidance cannot be turned off")
-            raise _Ended(own(pipeline, *args, **kwargs))
+            results.append(own(pipeline, *args, **kwargs))
+            return results[-1]
 
-        return self._run(list(prompts), (SIDE, SIDE), encode_prompt=encode)
+        def end(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
+            raise _Ended(results)
+
+        return self._run(list(prompts), (SIDE, SIDE), self._timesteps, encode_prompt=encode, prepare_latents=end)
 
     def predicted(self, x: Tensor, timestep: Tensor, texts: Sequence[Any]) -> Tensor:
         """What the scheduler gets of the network for x [B, C, H, W], at one timestep in the scheduler's unit.
 
-        `texts` are B results of `encoded`, each of one prompt, whose tensors have the same shapes. Raises ValueError
-        when the pipeline guides.
+        `texts` are B results of `encoded`, each of one prompt, whose tensors have the same shapes.
         """
         used: list[_Packed] = []
 
@@ -90,8 +95,8 @@ class Calls:
     def decoded(self, latents: Tensor) -> Tensor:
         """Pictures [B, H, W, 3] in 0..1 of clean latents [B, C, h, w]."""
         texts = [self._alone] * len(latents)
-        [pictures] = self._drawn(texts, self._size(latents), latents.new_zeros(0), lambda packed: packed.of(latents))
-        return pictures.float().movedim(1, -1)
+        drawn = self._drawn(texts, self._size(latents), latents.new_zeros(0), lambda packed: packed.of(latents))
+        return drawn[0].float().movedim(1, -1)
 
     def _packed(self) -> _Packed:
         """Of a picture of SIDE x SIDE pixels."""
@@ -99,7 +104,7 @@ class Calls:
         def end(packed: _Packed) -> Any:
             raise _Ended(packed)
 
-        return self._drawn([self._alone], (SIDE, SIDE), torch.ones(1, device=self._pipeline.device), end)
+        return self._drawn([self._alone], (SIDE, SIDE), self._timesteps, end)
 
     def _size(self, latents: Tensor) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -109,26 +114,22 @@ class Calls:
         self, texts: Sequence[Any], size: tuple[int, int], timesteps: Tensor, pack: Callable[[_Packed], Any]
     ) -> Any:
         """What the pipeline draws from encoded prompts at these timesteps, and from the latents that `pack` returns."""
-        left = [joined(texts, self._alone, self._twice)]
+        results = joined(texts, self._alone, self._twice)
 
         def encode(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
-            if not left:
-                raise ValueError("its guidance cannot be turned off")
-            return left.pop()
+            return results.pop(0)
 
         def prepare(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
             return pack(_prepared(pipeline, args, kwargs, size))
 
-        scheduler = _OneLevel(self._pipeline.scheduler.config, timesteps)
-        return self._run([""] * len(texts), size, scheduler, encode_prompt=encode, prepare_latents=prepare)
+        return self._run([""] * len(texts), size, timesteps, encode_prompt=encode, prepare_latents=prepare)
 
-    def _run(
-        self, prompts: list[str], size: tuple[int, int], scheduler: Any = None, **methods: Callable[..., Any]
-    ) -> Any:
-        """What `__call__` returns or is ended with, of a copy with another scheduler and other methods."""
+    def _run(self, prompts: list[str], size: tuple[int, int], timesteps: Tensor, **methods: Callable[..., Any]) -> Any:
+        """What `__call__` returns or is ended with, of a copy that has these timesteps and other methods."""
         pipeline = copy.copy(self._pipeline)
-        bound = {name: functools.partial(method, pipeline) for name, method in methods.items()}
-        vars(pipeline).update(bound, scheduler=scheduler or pipeline.scheduler, _progress_bar_config={"disable": True})
+        parts = {name: functools.partial(method, pipeline) for name, method in methods.items()}
+        scheduler = _OneLevel(pipeline.scheduler.config, timesteps)
+        vars(pipeline).update(parts, scheduler=scheduler, _progress_bar_config={"disable": True})
         try:
             return self._call(pipeline, prompt=prompts, height=size[0], width=size[1], **self._options)
         except _Ended as ended:

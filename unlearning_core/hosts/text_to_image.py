@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..digests import tensors
+from ..model import Cond
 from ..probes import FAILURES, one_line
 from .calls import Calls
 from .discrete import DiscreteModel
@@ -42,7 +43,7 @@ class TextToImage(TransformerModel):
         except torch.OutOfMemoryError:
             raise
         except FAILURES as error:
-            raise self._refused(f"asked for a picture of a prompt alone, it says: {one_line(error)}") from error
+            raise self._refused(f"drawing from a prompt alone fails: {one_line(error)}") from error
 
     def _refused(self, reason: str) -> ValueError:
         name = type(self.pipeline).__name__
@@ -107,11 +108,11 @@ class TextToImage(TransformerModel):
         return [Window(each, longest.default if longest else each.model_max_length) for each in tokenizers]
 
     @torch.no_grad()
-    def encoded(self, prompts: Sequence[str]) -> list[Any]:
-        """What the pipeline's `encode_prompt` gives for each prompt."""
+    def encoded(self, prompts: Sequence[str]) -> list[Cond]:
+        """What the pipeline's `encode_prompt` gives for each prompt, each time that its `__call__` asks it."""
         return [self._calls.encoded([prompt]) for prompt in prompts]
 
-    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable.
 
         One call of the network for each noise level and size of conditioning.
@@ -125,7 +126,7 @@ class TextToImage(TransformerModel):
         return torch.cat(parts)[order.argsort()]
 
     @abstractmethod
-    def _predict_group(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
+    def _predict_group(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         """As `predict_x0`, all at one noise level and under conditionings of one size."""
 
     @torch.no_grad()
@@ -141,7 +142,7 @@ class TextToImage(TransformerModel):
 class FlowTextToImage(TextToImage, FlowModel):
     """One whose scheduler is of flow matching."""
 
-    def _predict_group(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
+    def _predict_group(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         timestep = sigma[0] * self.pipeline.scheduler.config.num_train_timesteps
         return x - sigma.view(-1, 1, 1, 1) * self._calls.predicted(x, timestep, conds)
 
@@ -149,7 +150,7 @@ class FlowTextToImage(TextToImage, FlowModel):
 class DiscreteTextToImage(TextToImage, DiscreteModel):
     """One whose scheduler is of discrete diffusion."""
 
-    def _predict_group(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
+    def _predict_group(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         scaled = x / (sigma.view(-1, 1, 1, 1) ** 2 + 1) ** 0.5
         return self.denoised(x, sigma, self._calls.predicted(scaled, self.timesteps(sigma)[0], conds))
 
