@@ -99,7 +99,7 @@ def _sd21(comfy: Path) -> DiffusionPipeline:
 def _stable_diffusion(comfy: Path, prediction: str, **options: Any) -> DiffusionPipeline:
     unet = _unet(("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D"), WIDTH, **options)
     return StableDiffusionPipeline(
-        vae=_vae(4),
+        vae=vae(4),
         text_encoder=CLIPTextModel(_clip_config()),
         tokenizer=_clip_tokenizer(comfy),
         unet=unet,
@@ -123,7 +123,7 @@ def _sdxl(comfy: Path) -> DiffusionPipeline:
         projection_class_embeddings_input_dim=6 * 256 + WIDTH,
     )
     return StableDiffusionXLPipeline(
-        vae=_vae(4),
+        vae=vae(4),
         text_encoder=CLIPTextModel(_clip_config()),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config()),
         tokenizer=_clip_tokenizer(comfy),
@@ -152,7 +152,7 @@ def _sd3(comfy: Path) -> DiffusionPipeline:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(16),
+        vae=vae(16),
         text_encoder=CLIPTextModelWithProjection(_clip_config()),
         tokenizer=_clip_tokenizer(comfy),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config()),
@@ -175,7 +175,7 @@ def _flux(comfy: Path) -> DiffusionPipeline:
     return FluxPipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=_vae(16),
+        vae=vae(16),
         text_encoder=CLIPTextModel(_clip_config()),
         tokenizer=_clip_tokenizer(comfy),
         text_encoder_2=_t5(),
@@ -200,7 +200,7 @@ def _ddim(prediction: str) -> DDIMScheduler:
     return DDIMScheduler(**betas, prediction_type=prediction, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
-def _vae(channels: int) -> AutoencoderKL:
+def vae(channels: int) -> AutoencoderKL:
     blocks = 4
     shifted = {"shift_factor": 0.06, "use_quant_conv": False, "use_post_quant_conv": False} if channels == 16 else {}
     return AutoencoderKL(

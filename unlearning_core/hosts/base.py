@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..fingerprint import Fingerprint
-from ..model import check_size
+from ..model import Cond, check_size
 from ..patch import UnlearningPatch
 from .network import check_network
 from .texts import Window, check_plain, check_windows
@@ -48,9 +48,11 @@ class DiffusersModel(ABC):
         self._check_parts()
         check_network(getattr(pipeline, self.network))
         self.denoiser: Any = getattr(pipeline, self.network).requires_grad_(False).eval()
-        named = {name: parameter for name, parameter in self.denoiser.named_parameters() if self.may_change(parameter)}
-        self._parameters = {self.patch_name(name): parameter for name, parameter in named.items()}
-        self._owners = {self.patch_name(name): self.denoiser.get_submodule(name.rpartition(".")[0]) for name in named}
+        named = dict(self.denoiser.named_parameters())
+        owners = {name: self.denoiser.get_submodule(name.rpartition(".")[0]) for name in named}
+        kept = [name for name, parameter in named.items() if self.may_change(owners[name], parameter)]
+        self._parameters = {self.patch_name(name): named[name] for name in kept}
+        self._owners = {self.patch_name(name): owners[name] for name in kept}
         self._originals: dict[str, Tensor] = {}  # of weights that patches have changed
         self._changes: dict[str, Tensor] = {}
 
@@ -78,15 +80,15 @@ class DiffusersModel(ABC):
 
     @staticmethod
     @abstractmethod
-    def may_change(parameter: Tensor) -> bool:
-        """Whether LoRA loaders can change such a parameter of this family."""
+    def may_change(module: nn.Module, parameter: Tensor) -> bool:
+        """Whether LoRA loaders can change such a parameter of a module of this family."""
 
     @staticmethod
     @abstractmethod
     def patch_name(name: str) -> str:
         """The patch name of a parameter."""
 
-    def encode(self, prompts: Sequence[str]) -> list[Text]:
+    def encode(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt. Raises ValueError as `check_prompts`."""
         self.check_prompts(prompts)
         return self.encoded(prompts)
@@ -102,11 +104,11 @@ class DiffusersModel(ABC):
         """What reads the tokens that the network sees."""
 
     @abstractmethod
-    def encoded(self, prompts: Sequence[str]) -> list[Text]:
+    def encoded(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt, of those that `check_prompts` lets through."""
 
     @abstractmethod
-    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
+    def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable."""
 
     @property

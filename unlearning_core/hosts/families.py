@@ -12,11 +12,12 @@ from .flux import Flux
 from .loading import load_pipeline
 from .sd3 import StableDiffusion3
 from .stable_diffusion import StableDiffusion, StableDiffusionXL
+from .text_to_image import text_to_image
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-HOSTS: dict[str, type[DiffusersModel]] = {  # by the pipeline's class
+HOSTS: dict[str, type[DiffusersModel]] = {  # by the pipeline's class; others have what `text_to_image` gives
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
@@ -39,8 +40,5 @@ def load(
 
 
 def host_of(pipeline: DiffusionPipeline) -> DiffusersModel:
-    """The host of a loaded pipeline. Raises ValueError when its family has none, or as `DiffusersModel`."""
-    name = type(pipeline).__name__
-    if name not in HOSTS:
-        raise ValueError(f"model: {name} is not supported; use a pipeline of {', '.join(HOSTS)}")
-    return HOSTS[name](pipeline)
+    """The host of a loaded pipeline. Raises ValueError as `DiffusersModel` and `TextToImage`."""
+    return HOSTS.get(type(pipeline).__name__, text_to_image)(pipeline)

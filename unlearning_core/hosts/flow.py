@@ -9,25 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..names import transformer_name
-from .base import DiffusersModel, Text
+from .base import Text
+from .transformer import TransformerModel
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-class FlowModel(DiffusersModel):
-    """x = (1 - sigma) x0 + sigma noise; the transformer predicts the velocity noise - x0."""
+class FlowModel(TransformerModel):
+    """x = (1 - sigma) x0 + sigma noise."""
 
-    network: ClassVar[str] = "transformer"
-    patch_size: ClassVar[int] = 2
     prediction_type = "flow_prediction"
-    resolution: ClassVar[int]  # noise levels in ComfyUI's table
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__(pipeline)
         scheduler = self.pipeline.scheduler
-        if self._shift_of(scheduler) is None or scheduler.config.get("invert_sigmas"):
+        if self.shift_of(scheduler) is None or scheduler.config.get("invert_sigmas"):
             raise ValueError(
                 f"model: scheduler {type(scheduler).__name__} is not set up for flow matching from noise; give the "
                 "pipeline a FlowMatchEulerDiscreteScheduler"
@@ -35,22 +32,17 @@ class FlowModel(DiffusersModel):
         self.check_sigmas()
 
     @staticmethod
-    def may_change(parameter: Tensor) -> bool:
-        """Matrices only."""
-        return parameter.ndim >= 2  # ComfyUI fuses biases, where LoRA loaders do not reach their parts
-
-    @staticmethod
-    def patch_name(name: str) -> str:
-        """As diffusers' LoRA files name it."""
-        return transformer_name(name)
-
-    @staticmethod
-    def _shift_of(scheduler: Any) -> float | None:
+    def shift_of(scheduler: Any) -> float | None:
         """What the scheduler shifts noise levels by, whichever its class calls it; None when it has no such levels."""
         if scheduler.config.get("use_flow_sigmas"):
             return scheduler.config.flow_shift
         # The property, where there is one, follows `set_shift`.
         return scheduler.shift if hasattr(type(scheduler), "shift") else scheduler.config.get("shift")
+
+    @property
+    def resolution(self) -> int:
+        """Noise levels in ComfyUI's table, which is finer for models whose shift depends on the size."""
+        return 10_000 if self.pipeline.scheduler.config.get("use_dynamic_shifting") else 1000
 
     @property
     def training_sigmas(self) -> Tensor:
@@ -59,7 +51,7 @@ class FlowModel(DiffusersModel):
         times = torch.arange(1, self.resolution + 1, device=self.device) / self.resolution
         if scheduler.config.get("use_dynamic_shifting"):
             return scheduler.time_shift(scheduler.config.max_shift, 1.0, times)
-        shift: Any = self._shift_of(scheduler)
+        shift: Any = self.shift_of(scheduler)
         return shift * times / (1 + (shift - 1) * times)
 
     @property
@@ -71,6 +63,12 @@ class FlowModel(DiffusersModel):
         """x [B, C, H, W] at sigma [B] in 0..1 between clean latents x0 and unit noise."""
         s = sigma.view(-1, 1, 1, 1)
         return (1 - s) * x0 + s * noise
+
+
+class VelocityModel(FlowModel):
+    """One whose transformer is called here, and predicts the velocity noise - x0."""
+
+    patch_size: ClassVar[int] = 2
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
         """x0 = x - sigma * velocity, for x [B, C, H, W] and sigma [B]."""

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from .base import Text
-from .flow import FlowModel
+from .flow import VelocityModel
 from .texts import Window
 
 GUIDANCE = 3.5  # ComfyUI's value when no node sets another
 T5_TOKENS = 256  # as ComfyUI pads them at least
 
 
-class Flux(FlowModel):
+class Flux(VelocityModel):
     """FluxPipeline."""
 
     resolution = 10_000

@@ -31,7 +31,7 @@ def _wrapped(network: nn.Module) -> str | None:
 
 
 def _processors(network: Any) -> str | None:
-    for place, processor in network.attn_processors.items():
+    for place, processor in getattr(network, "attn_processors", {}).items():
         kind = type(processor)
         if isinstance(processor, nn.Module) or not kind.__module__.startswith("diffusers."):
             return (

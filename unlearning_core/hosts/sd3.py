@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from .base import Text
-from .flow import FlowModel
+from .flow import VelocityModel
 from .texts import Window
 
 T5_TOKENS = 77  # as ComfyUI pads them, and as the model was trained
 
 
-class StableDiffusion3(FlowModel):
+class StableDiffusion3(VelocityModel):
     """StableDiffusion3Pipeline."""
 
     resolution = 1000

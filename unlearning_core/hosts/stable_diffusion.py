@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..names import unet_name
-from .base import DiffusersModel, Text
+from .base import Text
+from .discrete import DiscreteModel
 from .texts import Window
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-ZERO_SNR = 4.8973451890853435e-08  # ComfyUI's last alphas_cumprod where it should be 0 (Lin et al. 2024)
 
-
-class StableDiffusion(DiffusersModel):
+class StableDiffusion(DiscreteModel):
     """StableDiffusionPipeline."""
 
     network: ClassVar[str] = "unet"
@@ -26,21 +25,9 @@ class StableDiffusion(DiffusersModel):
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__(pipeline)
         self.unet = self.denoiser
-        scheduler = self.pipeline.scheduler
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(
-                f"model: scheduler {type(scheduler).__name__} has no alphas_cumprod; give the pipeline one of discrete "
-                "diffusion, such as DDIMScheduler"
-            )
-        self.prediction_type = scheduler.config.get("prediction_type")
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(
-                f"model: prediction type {self.prediction_type!r} is not supported; use epsilon or v_prediction"
-            )
-        self.check_sigmas()
 
     @staticmethod
-    def may_change(parameter: Tensor) -> bool:
+    def may_change(module: nn.Module, parameter: Tensor) -> bool:
         """Every parameter."""
         return True
 
@@ -60,39 +47,16 @@ class StableDiffusion(DiffusersModel):
         tokens, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)
         return [Text(row) for row in tokens.float()]
 
-    @property
-    def training_sigmas(self) -> Tensor:
-        """sigma = sqrt((1 - alphas_cumprod) / alphas_cumprod) of the trained timesteps, rising and finite."""
-        scheduler = self.pipeline.scheduler
-        alphas_cumprod = scheduler.alphas_cumprod.to(self.device, torch.float32, copy=True)
-        if scheduler.config.get("rescale_betas_zero_snr") or alphas_cumprod[-1] == 0:
-            alphas_cumprod[-1] = ZERO_SNR
-        return ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
-
-    @property
-    def noise_scale(self) -> float:
-        """sqrt(sigma_max^2 + 1), as ComfyUI scales the first latent."""
-        return float((self.training_sigmas[-1] ** 2 + 1) ** 0.5)
-
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], from the U-Net's eps or v prediction."""
-        # As in k-diffusion's DiscreteEpsDDPMDenoiser: the nearest trained timestep in log sigma.
-        distance = (sigma.log()[:, None] - self.training_sigmas.log()[None]).abs()  # [B, timesteps]
-        s = sigma.view(-1, 1, 1, 1)
-        scaled = (x / (s**2 + 1) ** 0.5).to(self.unet.dtype)
+        scaled = (x / (sigma.view(-1, 1, 1, 1) ** 2 + 1) ** 0.5).to(self.unet.dtype)
         tokens = torch.stack([cond.tokens for cond in conds]).to(self.unet.dtype)
-        out = self.unet(scaled, distance.argmin(dim=1), tokens, added_cond_kwargs=self.added_conditions(conds, x))
-        if self.prediction_type == "epsilon":
-            return x - s * out.sample.float()
-        return x / (s**2 + 1) - out.sample.float() * s / (s**2 + 1) ** 0.5
+        out = self.unet(scaled, self.timesteps(sigma), tokens, added_cond_kwargs=self.added_conditions(conds, x))
+        return self.denoised(x, sigma, out.sample.float())
 
     def added_conditions(self, conds: Sequence[Text], x: Tensor) -> dict[str, Any] | None:
         """What the U-Net reads beside tokens, for latents x [B, C, H, W]."""
         return None
-
-    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """x0 + sigma * noise, for latents [B, C, H, W] and sigma [B]."""
-        return x0 + sigma.view(-1, 1, 1, 1) * noise
 
 
 class StableDiffusionXL(StableDiffusion):
