@@ -112,7 +112,8 @@ def measure(name: str) -> dict[str, float]:
     """One UCE patch: seconds, memory above the loaded model's, and the patch's size."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from comfyui import find_comfyui
-    from pack_in_process import import_pack
+
+    from benchmarks.pack_in_process import import_pack
 
     pack = import_pack(find_comfyui(Path(sys.executable)))
     core = {part: pack(f"unlearning_core.{part}") for part in ("methods", "prompts", "settings", "unlearn")}

@@ -53,8 +53,8 @@ def table(rows: Mapping[str, Row]) -> list[str]:
 def main() -> None:
     """Run the command."""
     with tempfile.TemporaryDirectory() as folder:
-        matrix = [ROOT / "tests" / "comfy" / "test_family_matrix.py", "-m", "families or not families"]
-        command = [sys.executable, ROOT / "scripts" / "test.py", *matrix]
+        matrix = ["tests/comfy/test_family_matrix.py", "-m", "families or not families"]
+        command = [sys.executable, str(ROOT / "scripts" / "test.py"), *matrix]
         tests = subprocess.run(command, env={**os.environ, TABLE: folder})
         rows = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))}
     PAGE.write_text(BLOCK.fill(PAGE.read_text(encoding="utf-8"), table(rows), PAGE.name), encoding="utf-8")

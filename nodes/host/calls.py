@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -11,8 +12,9 @@ from torch import nn
 def forget_calls(network: nn.Module) -> None:
     """Empties caches that would outlive a change of weights, such as HiDream-O1's keys and values of a prompt."""
     for module in network.modules():
-        if hasattr(module, "clear_kv_cache"):
-            module.clear_kv_cache()
+        clear: Any = getattr(module, "clear_kv_cache", None)
+        if clear is not None:
+            clear()
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import checkpoints
 import pytest
 import torch
 from comfyui import Server
-from pack_in_process import import_pack
 
+from benchmarks.pack_in_process import import_pack
 from unlearning_core.tiny import MODEL
 
 
@@ -53,6 +53,12 @@ def unlearned(pack: Callable[[str], ModuleType]) -> Callable[..., Any]:
             return core["unlearn"].unlearn(host, method, prompts, settings)
 
     return unlearn
+
+
+@pytest.fixture(scope="session")
+def trained(unlearned: Callable[..., Any], clip: Any) -> Callable[..., Any]:
+    """A patch of the shipped model's CLIP by each of some methods: `trained(model, "ovw", "uce")`."""
+    return lambda model, *methods: [unlearned(model, clip, method) for method in methods]
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,7 @@ def test_modules_are_imported_by_name_in_registries_alone() -> None:
     users = {
         name
         for name in sources()
-        if not name.startswith("tests")
+        if not name.startswith(("tests", "benchmarks"))
         for node in ast.walk(tree(name))
         if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).split(".")[-1] == "import_module"
     }

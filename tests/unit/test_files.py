@@ -153,6 +153,15 @@ def test_no_folder_is_named(tmp_path: Path, make: Callable[[Path], object]) -> N
 
 
 def test_closed_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(ValueError, match="nothing can be written there"):
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("unlearning_core.files.TemporaryFile", refuse)
+    with pytest.raises(ValueError, match=r"nothing can be written there \(Permission denied\)"):
         check_writable(tmp_path / "x")
+
+
+@pytest.mark.parametrize("path", ["/proc/x", "/dev/null"])
+def test_places_for_no_file_are_named(path: str) -> None:
+    with pytest.raises(ValueError, match=r"(nothing can be written there .*|this is a device); choose another place"):
+        check_writable(Path(path))

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -112,12 +113,14 @@ def test_every_file_of_a_folder_may_be_damaged(content: str, tmp_path: Path) -> 
         loads_or_is_refused(folder)
 
 
-VALUES = st.sampled_from([None, True, -1, 0, 1, 7, 0.5, -1.0, 1e300, "", "x", [], [0.1], {}, ["transformers", "X"]])
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 0, 1, 7, 0.5, -1.0, 1e300, "", "x", [], [0.1], {}, ["transformers", "X"]]
+)
 
 
-@given(st.data())
+@given(data=st.data())
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_value_of_a_configuration_may_be_wrong(data: st.DataObject, tmp_path: Path) -> None:
+def test_every_value_of_a_configuration_may_be_wrong(data: Any, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(MODEL, folder)

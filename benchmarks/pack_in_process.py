@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from downloads import ROOT
+from benchmarks.processes import ROOT
 
 Pack = Callable[[str], ModuleType]  # imports a module of the pack by its path in it
 
