@@ -19,7 +19,7 @@ from downloads import ROOT
 PAGE = ROOT / "docs" / "families.md"
 BLOCK = Block("families", "scripts/family_table.py")
 TABLE = "UNLEARNING_FAMILIES"  # names a folder, in the environment: tests write their rows there
-COLUMNS = ("OVW", "OVW, rank 4", "ESD", "UCE", "checkpointing", "metric")
+COLUMNS = ("OVW", "OVW, rank 4", "ESD", "UCE", "checkpointing", "metric", "diffusers")
 REFUSED = "refused"
 
 Row = Mapping[str, str]  # what was found, by column; or under REFUSED why the family is not served

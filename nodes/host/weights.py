@@ -182,10 +182,13 @@ def stored_weights(model: ModelPatcher, prefix: str = "") -> dict[str, Tensor]:
 
 
 def weight_shapes(model: ModelPatcher) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight that a patch may change, under its patch name, however the weight is stored."""
+    """The shape of every weight that a patch may change, under all its patch names, however the weight is stored."""
     weights = stored_weights(model, NETWORK)
     shapes = {key: torch.empty(weight.shape, device="meta") for key, weight in weights.items()}
-    return {name: tuple(place.of(shapes[place.key]).shape) for name, place in patch_places(model).items()}
+    places = patch_places(model)
+    ours = {place[:2] for place in places.values()}
+    places |= {name: place for name, place in _listed(model).items() if place[:2] in ours}
+    return {name: tuple(place.of(shapes[place.key]).shape) for name, place in places.items()}
 
 
 def _can_change(model: ModelPatcher, key: str) -> bool:
@@ -202,14 +205,11 @@ def _unet_names(model: ModelPatcher) -> dict[str, str]:
 def _transformer_places(model: ModelPatcher) -> dict[str, Place]:
     """The matrices of a transformer by the names of diffusers' LoRA files, empty for a family that has none.
 
-    ComfyUI lists several names for some weights. The first one counts, and the parts of a fused weight before the
-    whole. Matrices without such names, or with ones of parts that they have not, have ComfyUI's generic one.
+    ComfyUI lists several names for some weights. The parts of a fused weight count before the whole, where they are all
+    of it, and of other names the first; but the last where parts do not fit, since ComfyUI lists FLUX.1's names before
+    those of Flux.2. Matrices without such names have ComfyUI's generic one.
     """
-    targets = {
-        name: Place(target) if isinstance(target, str) else Place(*target)
-        for name, target in comfy.lora.model_lora_keys_unet(model.model, {}).items()
-        if name.startswith(TRANSFORMER)
-    }
+    targets = _listed(model)
     if not targets:
         return {}
     weights = stored_weights(model, NETWORK)
@@ -222,18 +222,27 @@ def _transformer_places(model: ModelPatcher) -> dict[str, Place]:
     whole = {key for key, own in parts.items() if not _fit(own, matrices[key])}
     names: dict[tuple[str, tuple[int, int, int] | None], str] = {}
     for name, place in listed.items():
-        if place.key not in whole and (place.part or place.key not in parts):
-            names.setdefault((place.key, place.part), name)
-    named = {f"{name}.weight": targets[name] for name in names.values()}
+        if (place.part is None) != (place.key in whole or place.key not in parts):
+            continue
+        if whole or place[:2] not in names:
+            names[place[:2]] = name
+    named = {name: targets[name] for name in names.values()}
     covered = {place.key for place in named.values()}
     return {**named, **{key: Place(key) for key in matrices if key not in covered}}
 
 
+def _listed(model: ModelPatcher) -> dict[str, Place]:
+    """The weights that ComfyUI's LoRA loader knows by diffusers' names, under these."""
+    return {
+        f"{name}.weight": Place(target) if isinstance(target, str) else Place(*target)
+        for name, target in comfy.lora.model_lora_keys_unet(model.model, {}).items()
+        if name.startswith(TRANSFORMER)
+    }
+
+
 def _fit(parts: Iterable[tuple[int, int, int]], shape: torch.Size) -> bool:
-    """Whether parts, of one dimension, lie side by side in a weight of this shape."""
-    ends = [0]
-    for dimension, start, length in sorted(parts):
-        if start != ends[-1] or start + length > shape[dimension]:
-            return False
-        ends.append(start + length)
-    return True
+    """Whether parts, of one dimension, lie side by side in a weight of this shape, and are all of it."""
+    ordered = sorted(parts)
+    ends = [0, *(start + length for _, start, length in ordered)]
+    starts = [start for _, start, _ in ordered]
+    return [*starts, shape[ordered[0][0]]] == ends

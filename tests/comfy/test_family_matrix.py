@@ -15,6 +15,7 @@ import torch
 from families import INVENTED, Family, StandIn, random_model, read_families
 from family_table import REFUSED, note
 from invented import Network
+from text_to_image import COUNTERPARTS
 from torch import Tensor
 
 Pack = Callable[[str], ModuleType]
@@ -28,6 +29,8 @@ WAYS = {
     "ESD": ("esd", None, 0),
     "UCE": ("uce", None, 0),
 }
+# Where the same weights predict the same in diffusers: by tests/comfy/test_hosts.py or test_text_to_image.py.
+DIFFUSERS = {"flux_dev": "own class", "sd35_large": "own class", **dict.fromkeys(COUNTERPARTS, "yes")}
 TEXTS = ["a dog", "a red car in a garden"]
 STEPS = [0.3 / 3**index for index in range(7)]  # of finite differences
 
@@ -47,6 +50,7 @@ def test_family(pack: Pack, name: str) -> None:
             row = check_patches(pack, model, host, family)
             row["checkpointing"] = check_gradients(pack, host, family)
             row["metric"] = check_drawing(pack, model, family)
+            row["diffusers"] = DIFFUSERS.get(name, "")
     assert all(torch.equal(weight, before[key]) for key, weight in model.model.named_parameters())
     if family.kind and os.environ.get("UNLEARNING_TEST_OLDEST") != "1":
         note(name, row)

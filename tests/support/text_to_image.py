@@ -213,8 +213,7 @@ COUNTERPARTS = {
         _flux2,
         _tokens,
         {"context_in_dim": 3 * WIDTH // 2},
-        unknown="_stream_modulation|time_guidance_embed",
-        named_alike=False,
+        unknown="_stream_modulation|time_(guidance|text)_embed",
     ),
     "flux2_klein": Counterpart(
         "flux2_klein",
@@ -223,8 +222,7 @@ COUNTERPARTS = {
         _flux2,
         _tokens,
         {"context_in_dim": 3 * WIDTH // 2},
-        unknown="_stream_modulation|time_guidance_embed",
-        named_alike=False,
+        unknown="_stream_modulation|time_(guidance|text)_embed",
     ),
     "chroma": Counterpart(
         "chroma",
