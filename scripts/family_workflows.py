@@ -150,7 +150,9 @@ def separate_files(network: str, text_encoders: tuple[str, ...], kind: str, vae:
     if not shift:
         return Loading(tuple(nodes), Output(1, 0), Output(6, 0), Output(7, 0))
     shifted = (Socket("model", "MODEL", Output(1, 0)), Widget("shift", "FLOAT", shift))
-    nodes.append(Node(8, "ModelSamplingAuraFlow", "Sampling", (0, 1020), (340, 90), shifted, {"MODEL": "MODEL"}))
+    nodes.append(
+        Node(8, "ModelSamplingAuraFlow", "ModelSamplingAuraFlow", (0, 1020), (340, 90), shifted, {"MODEL": "MODEL"})
+    )
     return Loading(tuple(nodes), Output(8, 0), Output(6, 0), Output(7, 0))
 
 

@@ -117,7 +117,7 @@ WRONG: list[Any] = [None, True, -1, 0, 1, 7, 0.5, -1.0, 1e300, "", "x", [], [0.1
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_value_of_a_configuration_may_be_wrong(data: Any, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.rmtree(folder, ignore_errors=True)

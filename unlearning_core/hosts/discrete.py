@@ -21,7 +21,7 @@ class DiscreteModel(DiffusersModel):
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__(pipeline)
         scheduler = self.pipeline.scheduler
-        if not hasattr(scheduler, "alphas_cumprod"):
+        if not len(getattr(scheduler, "alphas_cumprod", ())):
             raise ValueError(
                 f"model: scheduler {type(scheduler).__name__} has no alphas_cumprod; give the pipeline one of discrete "
                 "diffusion, such as DDIMScheduler"
