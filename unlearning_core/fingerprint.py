@@ -43,6 +43,7 @@ class Fingerprint:
     bits: int = PLAIN_BITS  # a stored number takes, where the checkpoint is quantized in blocks
 
     @classmethod
+    @torch.no_grad()
     def of(
         cls,
         weights: Mapping[str, Tensor],
