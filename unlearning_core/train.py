@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from .methods.base import GradientMethod, Objective, Step, Training
 from .model import noise_prediction
@@ -19,31 +16,19 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> N
     number.
     """
     parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
-    # Fused kernels round otherwise: on a CPU they would make other patches of a seed, and no faster.
-    optimizer = torch.optim.Adam(parameters, lr=training.learning_rate, fused=training.model.device.type == "cuda")
-    taken: tuple[Tensor, dict[str, float]] | None = None
+    optimizer = torch.optim.Adam(parameters, lr=training.learning_rate)
     for index in range(training.steps):
         step = _predict(training)
         loss = objective.loss(step)
         if method.help_weight > 0:
             assert step.retain is not None and step.e_retain is not None
             loss = loss + method.help_weight * F.mse_loss(step.e_retain, step.retain.e_cond)
+        if not loss.isfinite():
+            raise ValueError(f"training: the loss is {loss.item()} at step {index + 1}; lower the learning rate")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if taken:
-            _tell(training, index, *taken)
-        taken = loss.detach(), objective.figures()
-    assert taken
-    _tell(training, training.steps, *taken)
-
-
-def _tell(training: Training, count: int, loss: Tensor, figures: dict[str, float]) -> None:
-    """Reports the step `count`, one step late: reading its loss does not wait for a device that is at work."""
-    value = loss.item()
-    if not math.isfinite(value):
-        raise ValueError(f"training: the loss is {value} at step {count}; lower the learning rate")
-    training.report(value, figures)
+        training.report(loss.item(), objective.figures())
 
 
 def _predict(training: Training) -> Step:
