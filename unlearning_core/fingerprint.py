@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 PLAIN_BITS = 16  # of a stored number that shares a scale with no others, or more
@@ -151,7 +152,7 @@ def architecture(weights: Mapping[str, Tensor]) -> str:
 
 def _sketched(
     weights: Mapping[str, Tensor], sketch: Callable[[str, Tensor], Tensor | None]
-) -> tuple[list[str], dict[str, int], np.ndarray]:
+) -> tuple[list[str], dict[str, int], NDArray[np.float32]]:
     """Names in order, their numbers of elements, and one after the other what `sketch` makes of each, if anything."""
     sizes, sketches = {}, [torch.zeros(0)]
     for name in sorted(weights):
@@ -182,16 +183,16 @@ def _hash(sizes: Mapping[str, int]) -> str:
     return sha256(listing.encode()).hexdigest()[:16]
 
 
-def _encode(values: np.ndarray, kind: str) -> str:
+def _encode(values: NDArray[np.float32], kind: str) -> str:
     largest = np.finfo(kind).max  # NaN and infinity are for what a file holds, not for what fp16 cannot
     return base64.b64encode(values.clip(-largest, largest).astype(kind).tobytes()).decode()
 
 
-def _decode(text: str, kind: str) -> np.ndarray:
+def _decode(text: str, kind: str) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(text, validate=True), kind).astype(np.float32)
 
 
-def _same(mine: np.ndarray, theirs: np.ndarray, bits: int) -> bool:
+def _same(mine: NDArray[np.float32], theirs: NDArray[np.float32], bits: int) -> bool:
     """Whether two sketches are of one checkpoint, stored in two ways.
 
     All together, and each alone: a change of a few small layers is lost in the norm of all.
@@ -206,7 +207,7 @@ def _same(mine: np.ndarray, theirs: np.ndarray, bits: int) -> bool:
     return float(others.mean()) <= (HALFWAY if rounded else 0)
 
 
-def _distance(mine: np.ndarray, theirs: np.ndarray) -> float:
+def _distance(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     """Relative to mine."""
     gap = _gap(mine, theirs)
     if not gap.any():  # also when there is nothing to be relative to
@@ -214,7 +215,7 @@ def _distance(mine: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(gap) / max(np.linalg.norm(mine), np.finfo(np.float32).tiny))
 
 
-def _gap(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+def _gap(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float32]:
     """The difference, where one is not the other one rounded to fp8."""
     gap = mine - theirs
     for kind in ROUNDINGS:
@@ -222,5 +223,5 @@ def _gap(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return gap
 
 
-def _rounded(values: np.ndarray, kind: torch.dtype) -> np.ndarray:
+def _rounded(values: NDArray[np.float32], kind: torch.dtype) -> NDArray[np.float32]:
     return torch.from_numpy(values).to(kind).float().numpy()
