@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES
@@ -63,7 +64,7 @@ def compose(icon: Image.Image, rng: random.Random) -> Image.Image:
     return picture
 
 
-def training_pictures(icons: dict[str, Icons], count: int, seed: int = 0) -> np.ndarray:
+def training_pictures(icons: dict[str, Icons], count: int, seed: int = 0) -> NDArray[np.uint8]:
     """`count` pictures of each (concept, style): uint8 [concepts, styles, count, SIZE, SIZE, 3]."""
     rng = random.Random(seed)
     pictures = np.empty((len(CONCEPTS), len(STYLES), count, SIZE, SIZE, 3), np.uint8)
@@ -75,7 +76,7 @@ def training_pictures(icons: dict[str, Icons], count: int, seed: int = 0) -> np.
     return pictures
 
 
-def sheet(pictures: np.ndarray, columns: int) -> Image.Image:
+def sheet(pictures: NDArray[np.uint8], columns: int) -> Image.Image:
     """Pictures [N, H, W, 3] uint8 as one grid."""
     count, height, width, _ = pictures.shape
     rows = math.ceil(count / columns)

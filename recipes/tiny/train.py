@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -54,7 +55,7 @@ def main() -> None:
     save_pipeline(args.out, vae, unet, text_encoder, make_tokenizer(vocabulary()), noise_schedule())
 
 
-def cached_pictures(work: Path) -> np.ndarray:
+def cached_pictures(work: Path) -> NDArray[np.uint8]:
     """uint8 [concepts, styles, PICTURES_EACH, H, W, 3], drawn once."""
     path = work / "pictures.npy"
     if not path.exists():
