@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
+
+MISSING = object()  # in the place of an attribute that was not there
+Isolation = Callable[[nn.Module], AbstractContextManager[None]]  # what surrounds a call of a network
 
 
 def forget_calls(network: nn.Module) -> None:
@@ -27,14 +30,30 @@ def caches_emptied(network: nn.Module) -> Iterator[None]:
         forget_calls(network)
 
 
-@contextmanager
-def nothing_kept(network: nn.Module) -> Iterator[None]:
-    """After the context, every module has the attributes that it had before; for a network that stays on its device."""
-    before = [(vars(module), dict(vars(module))) for module in network.modules()]
-    try:
-        yield
-    finally:
-        for now, then in before:
-            if now.keys() != then.keys() or any(now[name] is not value for name, value in then.items()):
-                now.clear()
-                now.update(then)
+class Isolated:
+    """Calls of a network that stays on its device: each finds the modules' attributes as the first one found them.
+
+    What a call has left stays until the next, for a backward pass that computes blocks again.
+    """
+
+    def __init__(self) -> None:
+        self._left: list[tuple[dict[str, Any], str, Any]] = []  # a module's attributes, one's name, what it was
+
+    @contextmanager
+    def __call__(self, network: nn.Module) -> Iterator[None]:
+        """Surrounds one call."""
+        for now, name, value in self._left:
+            if value is MISSING:
+                now.pop(name, None)
+            else:
+                now[name] = value
+        before = [(vars(module), dict(vars(module))) for module in network.modules()]
+        try:
+            yield
+        finally:
+            self._left = [
+                (now, name, then.get(name, MISSING))
+                for now, then in before
+                for name in now.keys() | then.keys()
+                if now.get(name, MISSING) is not then.get(name, MISSING)
+            ]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
-from .calls import nothing_kept
+from .calls import Isolated, Isolation
 from .training import Backward, differentiable_attention, training_mode
 from .traits import fingerprint
 from .weights import patch_places
@@ -33,7 +33,6 @@ class ComfyModel:
     """A `DiffusionModel` of the library, over the copy that `private_copy` yields."""
 
     resident = True  # all of it on the device
-    isolated = staticmethod(nothing_kept)  # what surrounds a call of the network
 
     def __init__(self, private: ModelPatcher, clip: CLIP) -> None:
         self.patcher = private
@@ -42,6 +41,7 @@ class ComfyModel:
         self.latent_format = private.get_model_object("latent_format")
         self.places = patch_places(private)
         self.backward = Backward()
+        self.isolated: Isolation = Isolated()
         self._schedule = torch.zeros(1)  # the last one that was asked for: distilled models look up the next level
         self._joining: bool | None = None
         self._encoded: dict[str, Any] = {}

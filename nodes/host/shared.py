@@ -22,7 +22,10 @@ class SharedModel(ComfyModel):
     """A `DiffusionModel` that predicts and has weights, and is not trained: nothing is copied."""
 
     resident = False
-    isolated = staticmethod(caches_emptied)
+
+    def __init__(self, patcher: ModelPatcher, clip: CLIP) -> None:
+        super().__init__(patcher, clip)
+        self.isolated = caches_emptied
 
     @torch.no_grad()
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:

@@ -78,7 +78,7 @@ def eager_kernels() -> Iterator[None]:
 def blocks(denoiser: nn.Module) -> list[nn.Module]:
     """The layers between which activations are kept: a U-Net's, a transformer's stacks, or the network's own parts."""
     found = [module for module in denoiser.modules() if isinstance(module, (ResBlock, BasicTransformerBlock))]
-    return found or list(_stacked(denoiser)) or list(denoiser.children())
+    return list(dict.fromkeys(found or _stacked(denoiser))) or list(denoiser.children())
 
 
 def _stacked(module: nn.Module) -> Iterator[nn.Module]:
