@@ -13,7 +13,7 @@ from ...unlearning_core.methods import GradientMethod, Method
 from ...unlearning_core.probes import small_size
 from ...unlearning_core.settings import Settings
 from ...unlearning_core.unlearn import new_deltas
-from .model import ComfyModel, empty_latent
+from .model import SAME, ComfyModel, empty_latent
 from .training import blocks
 
 
@@ -21,7 +21,8 @@ def make_room(host: ComfyModel, method: Method, settings: Settings, prompts: Seq
     """Takes other models off the device, and turns on gradient checkpointing when training needs it to fit.
 
     The prompts are encoded first, so that the text encoder is among those that leave. None for methods in closed form.
-    Raises ValueError when training does not fit even so, or the model cannot draw the size.
+    Raises ValueError when training does not fit even so, checkpointing gives other gradients, or the model cannot draw
+    the size.
     """
     if not isinstance(method, GradientMethod):
         return None
@@ -30,15 +31,20 @@ def make_room(host: ComfyModel, method: Method, settings: Settings, prompts: Seq
     _free(host, drawing)
     deltas = new_deltas(host, settings)
     small = small_size(host, *settings.size)
-    host.check_backward(deltas, *small)
+    norms = host.check_backward(deltas, *small)
     plain = needed(host, method, deltas, settings)
     if plain.extra <= _free(host, max(plain.extra, drawing)):
         return plain
     host.backward.checkpointing = True
-    host.check_backward(deltas, *small)
+    again = host.check_backward(deltas, *small)
+    if (again - norms).norm() > SAME * norms.norm():
+        raise ValueError(
+            "model: training needs gradient checkpointing to fit, which gives this network other gradients; choose a "
+            "smaller width and height, a smaller batch_size, or the method UCE"
+        )
     saving = needed(host, method, deltas, settings)
-    again = plain.activations // len(blocks(host.patcher.model.diffusion_model))  # of one block at a time
-    saving = replace(saving, activations=saving.activations + again)
+    one_block = plain.activations // len(blocks(host.patcher.model.diffusion_model))  # computed again at a time
+    saving = replace(saving, activations=saving.activations + one_block)
     saving.check(_free(host, max(saving.extra, drawing)), settings)
     return saving
 

@@ -192,31 +192,31 @@ class ComfyModel:
             for (module, functions), value in zip(places, before, strict=True):
                 setattr(module, functions, value)
 
-    def check_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> None:
+    def check_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> Tensor:
         """Lets backward copy what the network overwrites, if it does; width and height in pixels, the smaller the
-        faster.
+        faster. Returns the norm of the gradient by each parameter.
 
         Raises ValueError for a network that has no backward pass even so.
         """
         try:
-            self._try_backward(deltas, width, height)
+            return self._try_backward(deltas, width, height)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             if "inplace" in str(error) and not self.backward.copying:
                 self.backward.copying = True
-                self.check_backward(deltas, width, height)
-                return
+                return self.check_backward(deltas, width, height)
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"model: its network has no backward pass ({reason}); choose the method UCE, which needs none"
             ) from error
 
-    def _try_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> None:
+    def _try_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> Tensor:
         with self.attach(deltas):
             x0 = self.predict_x0(self.noise([0], width, height), self.sigmas(1)[:1], self.encode([""]))
             trained = [parameter for delta in deltas.values() for parameter in delta.parameters()]
-            torch.autograd.grad(x0.sum(), trained, allow_unused=True)
+            gradients = torch.autograd.grad(x0.sum(), trained, allow_unused=True, materialize_grads=True)
+            return torch.stack([gradient.norm() for gradient in gradients])
 
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
