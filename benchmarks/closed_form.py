@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
-import statistics
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -21,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.processes import in_process
+from benchmarks.processes import in_process, machine, medians, write_figures
 from unlearning_core.changes import weight_changes
 from unlearning_core.methods import METHODS, ClosedForm
 from unlearning_core.methods.uce import Uce
@@ -141,10 +138,8 @@ def summary() -> dict[str, Any]:
     """All figures."""
     cases = [(method, count) for method in METHODS_MEASURED for count in COUNTS]
     rounds = [{case: in_process("closed_form", "--measure", *map(str, case)) for case in cases} for _ in range(REPEATS)]
-    runs: dict[str, dict[int, dict[str, float]]] = {method: {} for method in METHODS_MEASURED}
-    for case in cases:
-        figures = rounds[0][case]
-        runs[case[0]][case[1]] = {key: statistics.median(one[case][key] for one in rounds) for key in figures}
+    found = medians(rounds)
+    runs = {method: {count: found[method, count] for count in COUNTS} for method in METHODS_MEASURED}
     errors = {method: largest_error(method, 100) for method in METHODS_MEASURED}
     return {
         "seconds_100": max(run[100]["seconds"] for run in runs.values()),
@@ -154,7 +149,7 @@ def summary() -> dict[str, Any]:
         "errors": errors,
         "runs": runs,
         "repeats": REPEATS,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "machine": machine(),
     }
 
 
@@ -176,8 +171,7 @@ def main() -> None:
                 f"{1000 * row['seconds'] / count:10.1f} {row['peak MB']:8.0f} {row['patch MB']:8.1f}"
             )
     print(f"largest relative error at 100 concepts {figures['max_relative_error']:.1e}; {figures['machine']}")
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_figures(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.processes import in_process
+from benchmarks.processes import in_process, machine, medians, write_figures
 from benchmarks.tasks import Task, object_task
 from unlearning_core.deltas import FullDelta
 from unlearning_core.hosts.base import DiffusersModel
@@ -182,9 +179,7 @@ def summary() -> dict[str, Any]:
     rounds = [
         {name: in_process("esd_reference", "--measure", name, str(seed)) for name in RUNS} for seed in range(REPEATS)
     ]
-    runs = {
-        name: {key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]} for name in RUNS
-    }
+    runs = medians(rounds)
     theirs, single, six = (runs[name] for name in RUNS)
     return {
         "speedup": theirs["processor seconds"] / single["processor seconds"],
@@ -197,7 +192,7 @@ def summary() -> dict[str, Any]:
         "steps": STEPS,
         "learning_rate": RATE,
         "repeats": REPEATS,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "machine": machine(),
     }
 
 
@@ -221,8 +216,7 @@ def main() -> None:
         f"speedup {figures['speedup']:.1f} at batch 1, {figures['speedup_batch_6']:.1f} at batch 6; memory "
         f"{figures['memory_ratio']:.2f}; {figures['machine']}"
     )
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_figures(figures, args.json)
 
 
 if __name__ == "__main__":

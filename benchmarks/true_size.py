@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
 import time
 import zlib
@@ -20,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.processes import ROOT, in_process
+from benchmarks.processes import ROOT, in_process, machine, medians, write_figures
 
 RETAIN = 24  # prompts, beside the forget, the overwrite and the empty one
 NOISE = 1_000_003  # random numbers that all weights share; a prime, so that rows of a matrix differ
@@ -154,15 +151,10 @@ def main() -> None:
         print(json.dumps(measure(args.measure)))
         return
     rounds = [{name: in_process("true_size", "--measure", name) for name in SIZES} for _ in range(args.repeats)]
-    runs = {
-        name: {key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]} for name in SIZES
-    }
+    runs = medians(rounds)
     for name, row in runs.items():
         print(name, ", ".join(f"{key} {value:.2f}" for key, value in row.items()))
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    if args.json:
-        figures = {"runs": runs, "repeats": args.repeats, "machine": machine}
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_figures({"runs": runs, "repeats": args.repeats, "machine": machine()}, args.json)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
+from ...unlearning_core.probes import one_line
 from .calls import Isolated, Isolation
 from .training import Backward, differentiable_attention, training_mode
 from .traits import fingerprint
@@ -206,9 +207,8 @@ class ComfyModel:
             if "inplace" in str(error) and not self.backward.copying:
                 self.backward.copying = True
                 return self.check_backward(deltas, width, height)
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"model: its network has no backward pass ({reason}); choose the method UCE, which needs none"
+                f"model: its network has no backward pass ({one_line(error)}); choose the method UCE, which needs none"
             ) from error
 
     def _try_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> Tensor:

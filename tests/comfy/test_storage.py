@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from on_models import drawing_with
 from torch import Tensor, nn
 
 from unlearning_core.tiny import MODEL
@@ -79,12 +80,6 @@ def fingerprint(pack: Pack, model: Any) -> Any:
     return pack("nodes.host.traits").fingerprint(model)
 
 
-def drawing(pack: Pack, clip: Any) -> Any:
-    host = pack("nodes.host.drawing")
-    vae = pack("nodes.host.tiny").load_vae(MODEL)
-    return host.ComfyDrawing(clip, vae, host.KSamplerSettings("euler", "simple", 2, 3.0, 64, 64), lambda pictures: None)
-
-
 def another(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A fine-tune: every weight off by a quarter or so."""
     generator = torch.Generator().manual_seed(0)
@@ -130,8 +125,8 @@ def test_quantized_weights_are_dequantized_for_training(
         for name, weight in stored.model.named_parameters()
     }
     with torch.inference_mode():
-        pictures = drawing(pack, clip).draw(stored, [("a cat face", 0)])
-        identity = drawing(pack, clip).identity(stored)
+        pictures = drawing_with(pack, clip).draw(stored, [("a cat face", 0)])
+        identity = drawing_with(pack, clip).identity(stored)
     for method in ("uce", "ovw"):
         patch, expected = (unlearned(model, clip, method) for model in (stored, plain))
         for name, change in expected.changes().items():
@@ -144,9 +139,9 @@ def test_quantized_weights_are_dequantized_for_training(
     with torch.inference_mode():
         patched = pack("nodes.host.patching").apply_patch(stored, patch, 1.0)
         assert pack("nodes.host.rounding").after_rounding(stored, patch, 1.0).noise >= 0
-        assert not torch.equal(drawing(pack, clip).draw(patched, [("a cat face", 0)]), pictures)
-        assert torch.equal(drawing(pack, clip).draw(stored, [("a cat face", 0)]), pictures)
-        assert drawing(pack, clip).identity(stored) == identity
+        assert not torch.equal(drawing_with(pack, clip).draw(patched, [("a cat face", 0)]), pictures)
+        assert torch.equal(drawing_with(pack, clip).draw(stored, [("a cat face", 0)]), pictures)
+        assert drawing_with(pack, clip).identity(stored) == identity
     for name, weight in stored.model.named_parameters():
         assert all(map(torch.equal, pack("unlearning_core.digests").inner_tensors(weight), before[name]))
 
@@ -198,8 +193,8 @@ def test_packed_weights_are_refused_for_training_and_work_elsewhere(
         with pytest.raises(ValueError, match=r"model: its loader stores diffusion_model.*to_k.weight as Packed"):
             unlearned(stored, clip, method)
     with torch.inference_mode():
-        assert drawing(pack, clip).draw(stored, [("a cat face", 0)]).isfinite().all()
-        assert drawing(pack, clip).identity(stored) != drawing(pack, clip).identity(base)
+        assert drawing_with(pack, clip).draw(stored, [("a cat face", 0)]).isfinite().all()
+        assert drawing_with(pack, clip).identity(stored) != drawing_with(pack, clip).identity(base)
         assert patch.record.base.difference(fingerprint(pack, stored)) is None
         assert pack("nodes.host.weights").weight_shapes(stored) == pack("nodes.host.weights").weight_shapes(base)
         other = loaded(pack, another(another(weights)))
