@@ -29,7 +29,7 @@ from unlearning_core.hosts.pictures import draw
 from unlearning_core.methods.esd import Esd
 from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.plan import prompt_seeds_of
-from unlearning_core.model import noise_prediction
+from unlearning_core.model import DiffusionModel, noise_prediction
 from unlearning_core.sampling import Sampling, guided, sample_euler
 from unlearning_core.selections import selections_of
 from unlearning_core.settings import Settings
@@ -74,10 +74,11 @@ def ours(task: Task, seed: int, batch: int) -> dict[str, float]:
         steps=STEPS, learning_rate=RATE, width=SIDE, height=SIDE, batch_size=batch, seed=seed, weights=WEIGHTS
     )
     seconds, patch = timed(lambda: unlearn(model, Esd(eta=ETA), task.prompts, settings))
+    found = counted(counter)
     trained = sum(change.numel() for change in patch.changes().values())
     with model.patched(patch):
         accuracy = unlearning_accuracy(model, task)
-    return {**seconds, **counted(counter), "UA": accuracy, "MB": megabytes(weights_of(model) + 3 * trained)}
+    return {**seconds, **found, "UA": accuracy, "MB": megabytes(weights_of(model) + 3 * trained)}
 
 
 def reference(task: Task, seed: int) -> dict[str, float]:
@@ -93,7 +94,7 @@ def reference(task: Task, seed: int) -> dict[str, float]:
     def train() -> None:
         for _ in range(STEPS):
             prompt = task.prompts.forget[pick(len(task.prompts.forget), generator)]
-            loss = reference_loss(base, trained, prompt, generator)
+            loss = reference_loss(base, trained, prompt, generator, SIDE)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -108,12 +109,22 @@ def reference(task: Task, seed: int) -> dict[str, float]:
     return {**seconds, **found, "UA": accuracy, "MB": megabytes(size)}
 
 
-def reference_loss(base: DiffusersModel, trained: DiffusersModel, prompt: str, generator: torch.Generator) -> Tensor:
-    """||e(x, c_f) - [e0(x, "") - eta (e0(x, c_f) - e0(x, ""))]||^2 at x of a fresh, partial run of the base."""
+def reference_loss(
+    base: DiffusionModel,
+    trained: DiffusionModel,
+    prompt: str,
+    generator: torch.Generator,
+    side: int,
+    done: int | None = None,
+) -> Tensor:
+    """||e(x, c_f) - [e0(x, "") - eta (e0(x, c_f) - e0(x, ""))]||^2 at x of a fresh, partial run of the base.
+
+    Pictures have `side` pixels a side; the run ends after `done` steps, any number of them when it is None.
+    """
     conds = base.encode([prompt, ""])
     sigmas = base.sigmas(SAMPLING_STEPS)
-    done = pick(SAMPLING_STEPS, generator)
-    x = base.noise([pick(2**31, generator)], SIDE, SIDE)
+    done = pick(SAMPLING_STEPS, generator) if done is None else done
+    x = base.noise([pick(2**31, generator)], side, side)
     with torch.no_grad():
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:

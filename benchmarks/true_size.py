@@ -81,8 +81,8 @@ class StandIn:
         return [[tokens, {"pooled_output": pooled}]]
 
 
-def random_model(name: str) -> Any:
-    """A MODEL on the CPU, stored in fp16."""
+def random_model(name: str, device: str = "cpu") -> Any:
+    """A MODEL for this device, stored in fp16 on the CPU."""
     import comfy.supported_models
     from comfy.model_patcher import ModelPatcher
 
@@ -95,7 +95,7 @@ def random_model(name: str) -> Any:
         model = config.get_model({}, device="cpu")
         for weight in model.diffusion_model.parameters():
             weight.data = tiled(noise, weight.shape)
-    return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+    return ModelPatcher(model, load_device=torch.device(device), offload_device=torch.device("cpu"))
 
 
 def tiled(noise: Tensor, shape: torch.Size) -> Tensor:

@@ -206,7 +206,7 @@ def test_saddles_multiplier_has_an_upper_bound() -> None:
     objective = Saddle(margin=0.5, ascent=0.5, damping=2.0, most=0.3).begin(run.training)
     step, _ = moved_by(run, 1.0)
     assert_close(objective.loss(step), torch.tensor((0.3 + 2 * 0.9) * (2 - 1)))
-    assert objective.figures()["multiplier"] == 0.3
+    assert objective.figures()["multiplier"] == pytest.approx(0.3)
 
 
 def test_saddle_pushes_the_prediction_away() -> None:

@@ -44,26 +44,26 @@ class Saddle(GradientMethod):
         forget = training.bank.forget
         tau = self.margin * F.mse_loss(forget.e_cond, forget.e_uncond).item()
         _step_aside(training)
-        return _Lagrangian(self, tau)
+        return _Lagrangian(self, tau, training.model.device)
 
 
 class _Lagrangian:
-    """The objective with its multiplier."""
+    """The objective with its multiplier, on the device: to read a number there is to wait for it."""
 
-    def __init__(self, method: Saddle, tau: float) -> None:
+    def __init__(self, method: Saddle, tau: float, device: torch.device) -> None:
         self.method, self.tau = method, tau
-        self.multiplier = 0.0
-        self.moved = 0.0  # L_forget / tau, smoothed
+        self.multiplier = torch.zeros((), device=device)
+        self.moved = torch.zeros((), device=device)  # L_forget / tau, smoothed
 
     def loss(self, step: Step) -> Tensor:
         moved = F.mse_loss(step.e_forget, step.forget.e_cond) / self.tau
-        self.moved = SMOOTHING * self.moved + (1 - SMOOTHING) * moved.item()
+        self.moved = SMOOTHING * self.moved + (1 - SMOOTHING) * moved.detach()
         lacking = 1 - self.moved
-        self.multiplier = min(max(self.multiplier + self.method.ascent * lacking, 0.0), self.method.most)
+        self.multiplier = (self.multiplier + self.method.ascent * lacking).clamp(0.0, self.method.most)
         return (self.multiplier + self.method.damping * lacking) * (1 - moved) * self.tau
 
     def figures(self) -> dict[str, float]:
-        return {"multiplier": self.multiplier, "L_forget / tau": self.moved}
+        return {"multiplier": self.multiplier.item(), "L_forget / tau": self.moved.item()}
 
 
 @torch.no_grad()
