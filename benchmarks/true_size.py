@@ -89,7 +89,7 @@ def random_model(name: str, device: str = "cpu") -> Any:
     kind, unet_config = SIZES[name]
     config = getattr(comfy.supported_models, kind)(dict(unet_config))
     config.unet_config.update(unet_config)
-    config.set_inference_dtype(torch.float16, torch.float32)
+    config.set_inference_dtype(torch.float16, torch.float32 if device == "cpu" else None)  # as ComfyUI chooses
     noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).half()
     with torch.inference_mode():
         model = config.get_model({}, device="cpu")

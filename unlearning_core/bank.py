@@ -89,7 +89,8 @@ class Batch(Compared):
 class LatentSet(Compared):
     """N items: latents and noise predictions [N, steps, C, *spatial] at sigma [steps], pictures x0 [N, C, *spatial].
 
-    sigma is on the model's device, where `sample` moves its latents; the others are large and stay on the CPU.
+    sigma is on the model's device, where `sample` moves its latents; the others are large and stay on the CPU, in memory
+    that a GPU reads while it works.
     """
 
     items: list[BankItem]
@@ -102,13 +103,17 @@ class LatentSet(Compared):
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` latents at random items and steps, drawn from the CPU's `generator`."""
-        item = torch.randint(len(self.conds), (count,), generator=generator)
-        step = torch.randint(len(self.sigma), (count,), generator=generator)
-        device = self.sigma.device
-        x, x0, sigma = self.x[item, step].to(device), self.x0[item].to(device), self.sigma[step.to(device)]
-        base = {name: stack[item, step].to(device) for name, stack in self.base.items()}
-        conds, overwrites = ([stack[index] for index in item.tolist()] for stack in (self.conds, self.overwrites))
-        return Batch(x, x0, sigma, conds, overwrites, base)
+        items = torch.randint(len(self.conds), (count,), generator=generator).tolist()
+        steps = torch.randint(len(self.sigma), (count,), generator=generator).tolist()
+        places = list(zip(items, steps, strict=True))
+        x, x0 = self._moved([self.x[place] for place in places]), self._moved([self.x0[item] for item in items])
+        base = {name: self._moved([stack[place] for place in places]) for name, stack in self.base.items()}
+        conds, overwrites = ([stack[item] for item in items] for stack in (self.conds, self.overwrites))
+        return Batch(x, x0, torch.stack([self.sigma[step] for step in steps]), conds, overwrites, base)
+
+    def _moved(self, latents: list[Tensor]) -> Tensor:
+        """One batch on the model's device; nothing waits for the copy."""
+        return torch.stack([latent.to(self.sigma.device, non_blocking=True) for latent in latents])
 
 
 @dataclass(frozen=True)
@@ -358,15 +363,20 @@ def _parts(items: Sequence[BankItem], at_once: int) -> list[list[BankItem]]:
 
 
 def _join_parts(parts: Sequence[LatentSet]) -> LatentSet:
-    first = parts[0]
+    sigma = parts[0].sigma
+
+    def joined(latents: list[Tensor]) -> Tensor:
+        together = torch.cat(latents)
+        return together.pin_memory() if sigma.device.type == "cuda" else together
+
     return LatentSet(
         items=[item for part in parts for item in part.items],
-        x=torch.cat([part.x for part in parts]),
-        x0=torch.cat([part.x0 for part in parts]),
-        sigma=first.sigma,
+        x=joined([part.x for part in parts]),
+        x0=joined([part.x0 for part in parts]),
+        sigma=sigma,
         conds=[cond for part in parts for cond in part.conds],
         overwrites=[cond for part in parts for cond in part.overwrites],
-        base={name: torch.cat([part.base[name] for part in parts]) for name in first.base},
+        base={name: joined([part.base[name] for part in parts]) for name in parts[0].base},
     )
 
 

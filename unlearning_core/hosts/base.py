@@ -76,7 +76,7 @@ class DiffusersModel(ABC):
     @property
     def device(self) -> torch.device:
         """Where latents and deltas live."""
-        return self.pipeline.device
+        return next(self.denoiser.parameters()).device  # a pipeline looks through all its modules
 
     @staticmethod
     @abstractmethod

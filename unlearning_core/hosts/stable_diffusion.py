@@ -49,8 +49,9 @@ class StableDiffusion(DiscreteModel):
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Text]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], from the U-Net's eps or v prediction."""
-        scaled = (x / (sigma.view(-1, 1, 1, 1) ** 2 + 1) ** 0.5).to(self.unet.dtype)
-        tokens = torch.stack([cond.tokens for cond in conds]).to(self.unet.dtype)
+        dtype = next(self.unet.parameters()).dtype
+        scaled = (x / (sigma.view(-1, 1, 1, 1) ** 2 + 1) ** 0.5).to(dtype)
+        tokens = torch.stack([cond.tokens for cond in conds]).to(dtype)
         out = self.unet(scaled, self.timesteps(sigma), tokens, added_cond_kwargs=self.added_conditions(conds, x))
         return self.denoised(x, sigma, out.sample.float())
 
