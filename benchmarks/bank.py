@@ -29,8 +29,7 @@ from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 from unlearning_core.unlearn import unlearn
 
-RUNS = (4, 8, 16)
-RUN_STEPS = (5, 10, 20)
+BANKS = ((2, 5), (4, 10), (8, 10), (8, 20), (16, 20))  # runs, and steps of each
 SEEDS = (0, 1, 2)
 TRAININGS: dict[str, dict[str, Any]] = {  # settings that forget, of docs/integrity.md and esd_reference
     "esd": {"steps": 200, "learning_rate": 5e-4, "batch_size": 6},
@@ -79,7 +78,7 @@ def main() -> None:
         return
     rows = []
     print("method runs steps samples   UA (lowest to highest)    I (lowest to highest)")
-    for method, runs, run_steps in product(TRAININGS, RUNS, RUN_STEPS):
+    for method, (runs, run_steps) in product(TRAININGS, BANKS):
         row = in_process("bank", "--measure", method, str(runs), str(run_steps))
         rows.append({"method": method, "runs": runs, "run_steps": run_steps, **row})
         print(
