@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -106,22 +106,19 @@ class _Watched(TorchFunctionMode):
         self.attention: list[tuple[frozenset[nn.Module], set[nn.Module]]] = []  # inputs, outputs
         self._origins: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
-    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Notes what a layer is given."""
-        if not inputs or not isinstance(inputs[0], Tensor) or not _has_matrix(module):
+    def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Notes what a layer was given, and that it made its output."""
+        [given, *_] = [*args, *kwargs.values(), None]
+        weight = getattr(module, "weight", None)
+        if not isinstance(given, Tensor) or not isinstance(weight, Tensor) or weight.ndim < 2:
             return
-        [given, *_] = inputs
         self.inputs.setdefault(module, []).append(given.detach().clone())
         origin = self._origin(given)
         for number in origin.attended:
             self.attention[number][1].add(module)
         if given.ndim > 2 and not origin.layers | origin.attended:
             self.first.add(module)
-
-    def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """Notes what a layer returns."""
-        if _has_matrix(module):
-            self._made(output, _Origin(frozenset([module])))
+        self._made(output, _Origin(frozenset([module])))
 
     def feeds(self, module: nn.Module) -> bool:
         """Whether a module was given vectors: a table is given numbers of words, and an expert may be given none."""
@@ -170,18 +167,12 @@ class _Watched(TorchFunctionMode):
 @contextmanager
 def _watched() -> Iterator[_Watched]:
     watched = _Watched()
-    handles = [register_module_forward_pre_hook(watched.enter), register_module_forward_hook(watched.leave)]
+    handle = register_module_forward_hook(watched.called, with_kwargs=True)
     try:
         with watched, torch.enable_grad():  # also of a model that keeps predictions which need no gradients
             yield watched
     finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _has_matrix(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim >= 2
+        handle.remove()
 
 
 def _named(watched: _Watched, matrices: Mapping[str, nn.Module]) -> frozenset[Attention]:

@@ -30,6 +30,11 @@ def caches_emptied(network: nn.Module) -> Iterator[None]:
         forget_calls(network)
 
 
+def attributes(network: nn.Module) -> list[dict[str, Any]]:
+    """Where the modules of a network have what a call may leave there: the attributes and buffers of each."""
+    return [place for module in network.modules() for place in (vars(module), module._buffers)]
+
+
 class Isolated:
     """Calls of a network that stays on its device: each finds the modules' attributes as the first one found them.
 
@@ -47,7 +52,7 @@ class Isolated:
                 now.pop(name, None)
             else:
                 now[name] = value
-        before = [(vars(module), dict(vars(module))) for module in network.modules()]
+        before = [(place, dict(place)) for place in attributes(network)]
         try:
             yield
         finally:

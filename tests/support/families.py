@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from invented import config_class
+from invented import config_class, config_of
 from torch import Tensor
 
 Conditioning = list[list[Any]]
@@ -207,11 +207,15 @@ def small_config(family: Family) -> Any:
         name: getattr(torch, value[6:]) for name, value in family.config.items() if f"{value}".startswith("torch.")
     }
     given = {**copy.deepcopy(family.config), **numbers}
-    kind = getattr(comfy.supported_models, family.kind) if family.kind else config_class(given["seed"])
+    kind = getattr(comfy.supported_models, family.kind) if family.kind else _invented_config(given)
     config = kind(given)
     config.unet_config.update(given)  # some classes put the full size back
     config.set_inference_dtype(torch.float32, None)
     return config
+
+
+def _invented_config(given: dict[str, Any]) -> Any:
+    return config_of(given["network"], "SDXL", "FLOW") if "network" in given else config_class(given["seed"])
 
 
 def random_model(family: Family) -> Any:
@@ -228,7 +232,8 @@ def random_model(family: Family) -> Any:
         for name, weight in model.diffusion_model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             unit = 1.0 if name.endswith(("weight", "scale")) else 0.0
-            weight.data = unit + 0.1 * noise if weight.ndim < 2 else noise / weight[0].numel() ** 0.5
+            if weight.is_floating_point():
+                weight.data = unit + 0.1 * noise if weight.ndim < 2 else noise / weight[0].numel() ** 0.5
         for name, table in model.diffusion_model.named_buffers():
             if name == "pos_embed":  # which the network leaves as it finds the memory
                 table.copy_(0.1 * torch.randn(table.shape, generator=generator))
