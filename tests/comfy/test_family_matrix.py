@@ -18,7 +18,7 @@ from text_to_image import COUNTERPARTS
 Pack = Callable[[str], ModuleType]
 FAMILIES = read_families()
 # Each for a mechanism of its own.
-FAST = ("z_image", "qwen_image", "ltxv", "flux_dev_long_prompt", "cascade_c", "stable_audio", "pid", *INVENTED)
+FAST = ("z_image", "qwen_image", "ltxv", "flux_dev_long_prompt", "cascade_c", "stable_audio", "pid", "sam3", *INVENTED)
 # Where the same weights predict the same in diffusers: by tests/comfy/test_hosts.py or test_text_to_image.py.
 DIFFUSERS = {"flux_dev": "own class", "sd35_large": "own class", **dict.fromkeys(COUNTERPARTS, "yes")}
 
@@ -42,6 +42,14 @@ def test_family(pack: Pack, name: str) -> None:
     assert all(torch.equal(weight, before[key]) for key, weight in model.model.named_parameters())
     if family.kind and os.environ.get("UNLEARNING_TEST_OLDEST") != "1":
         note(name, row)
+
+
+@pytest.mark.families
+def test_no_family_is_left_out(pack: Pack) -> None:
+    """Their classes, of the ComfyUI that the tests are made for or an older one."""
+    import comfy.supported_models
+
+    assert {kind.__name__ for kind in comfy.supported_models.models} <= {family.kind for family in FAMILIES.values()}
 
 
 def test_network_without_backward_is_refused(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:

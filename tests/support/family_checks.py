@@ -27,11 +27,17 @@ STEPS = [0.3 / 3**index for index in range(7)]  # of finite differences
 
 
 def check_refused(pack: Pack, host: Any, family: Family) -> str:
-    """By every method, with one and the same sentence, before a step of training. Returns the reason."""
+    """By every method with one and the same sentence, before a step of training, and by the metric with it where it
+    says that there are no pictures to draw. Returns the reason.
+    """
     errors = set()
     for method, weights, rank in WAYS.values():
         with pytest.raises(ValueError, match=r"^model: ") as caught:
             trained(pack, host, family, method, weights, rank)
+        errors.add(str(caught.value))
+    if family.refusal == "makes no pictures":
+        with pytest.raises(ValueError) as caught:
+            check_drawing(pack, host.patcher.parent, family)
         errors.add(str(caught.value))
     [error] = errors
     assert family.refusal and family.refusal in error and "; " in error and "\n" not in error, error
