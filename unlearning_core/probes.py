@@ -81,13 +81,12 @@ def check_reached(model: DiffusionModel, deltas: Mapping[str, Delta], prompt: st
     `deltas` are untrained; `size` is of a picture in pixels that the model draws.
     """
     x, sigma, conds = model.noise([0], *small_size(model, *size)), model.sigmas(1)[:1], model.encode([prompt])
-    parameters = [(name, parameter) for name, delta in deltas.items() for parameter in delta.parameters()]
+    owners = {parameter: name for name, delta in deltas.items() for parameter in delta.parameters()}
     with model.attach(deltas):
         x0 = model.predict_x0(x, sigma, conds)
-        given = torch.autograd.grad(
-            x0.sum() + 0 * sum(parameter.sum() for _, parameter in parameters), [parameter for _, parameter in parameters]
-        )
-    reached = {name for (name, _), gradient in zip(parameters, given, strict=True) if gradient.any()}
+        total = x0.sum() + sum(0 * parameter.sum() for parameter in owners)  # which may have no other gradient
+        gradients = torch.autograd.grad(total, list(owners))
+    reached = {name for name, gradient in zip(owners.values(), gradients, strict=True) if gradient.any()}
     weights = model.weights()
 
     def shape(names: Iterable[str]) -> bool:

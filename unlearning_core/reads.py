@@ -1,4 +1,4 @@
-"""What the layers of a network read, from a few predictions: the prompt, the picture, and who takes part in attention."""
+"""What the layers of a network read, from a few predictions: the prompt, the picture, and for attention."""
 
 from __future__ import annotations
 

@@ -219,7 +219,8 @@ class ComfyModel:
     def _try_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> Tensor:
         """Of two predictions that differ in all: what the network keeps of one must not reach the other's gradient."""
         x, sigma = self.noise([0, 1], width, height), self.sigmas(2)[:2]
-        inputs = self._conds_for(*self.encode([""]), x)
+        [cond] = self.encode([""])
+        inputs = self._conds_for(cond, x)
         with self.attach(deltas):
             x0 = self._apply(x[:1], sigma[:1], [inputs]), self._apply(x[1:], sigma[1:], [another_text(inputs)])
             trained = [parameter for delta in deltas.values() for parameter in delta.parameters()]

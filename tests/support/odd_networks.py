@@ -86,7 +86,7 @@ class Plain(nn.Module):
 class LevelOnBlocks(Plain):
     """Leaves the noise level on its blocks."""
 
-    class block(Block):  # noqa: N801
+    class block(Block):
         level: Tensor
 
         def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class LevelOnBlocks(Plain):
 class TextOnBlocks(Plain):
     """Leaves the text on its blocks, through which its gradient comes."""
 
-    class block(Block):  # noqa: N801
+    class block(Block):
         text: Tensor
 
         def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
@@ -116,14 +116,15 @@ class TextOnBlocks(Plain):
 class LevelOnNetwork(Plain):
     """Leaves the noise level on itself, where its blocks find it."""
 
-    class block(Block):  # noqa: N801
+    class block(Block):
         whole: list[Any]
 
         def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
             return super().forward(tokens * (1 + self.whole[0].level), text)
 
     def more(self) -> None:
-        for block in self.stack:
+        blocks: Any = self.stack
+        for block in blocks:
             block.whole = [self]
 
     def run(self, tokens: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
@@ -179,7 +180,7 @@ class HalfNamed(Plain):
 class NamedOutput(Plain):
     """Of the layers of attention the last one alone has the name of other networks'."""
 
-    class block(Block):  # noqa: N801
+    class block(Block):
         last = "attn_out"
 
 
@@ -194,7 +195,7 @@ class UntrainedText(Plain):
 class UntrainedBlocks(Plain):
     """Lets no gradient pass to the keys of its attention."""
 
-    class block(Block):  # noqa: N801
+    class block(Block):
         def keys(self, text: Tensor) -> Tensor:
             return super().keys(text).detach()
 
