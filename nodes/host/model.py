@@ -15,9 +15,9 @@ import comfy.samplers
 import comfy.utils
 import torch
 from comfy.conds import CONDConstant, CONDRegular
-from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
+from comfy.supported_models_base import BASE
 from torch import Tensor, nn
 
 from ...unlearning_core.fingerprint import Fingerprint
@@ -280,12 +280,13 @@ def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
 def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
     """A zero latent [1, C, *spatial] for a picture of width x height pixels, of one frame where the model has frames.
 
-    Raises ValueError as `check_size` does, and for a model of sound or of shapes, or one that draws nothing.
+    Raises ValueError as `check_size` does, and for a model of sound or of shapes, or one that looks at pictures.
     """
     latent_format = model.get_model_object("latent_format")
     sound = "audio_model" in model.model.model_config.unet_config
-    none = type(latent_format) is LatentFormat  # of networks that look at pictures
-    if sound or none or latent_format.latent_dimensions not in (2, 3):
+    described = next(kind for kind in type(model.model.model_config).__mro__ if "latent_format" in vars(kind))
+    looks = described is BASE  # as ComfyUI describes networks that look at pictures
+    if sound or looks or latent_format.latent_dimensions not in (2, 3):
         raise ValueError(f"model: {type(model.model).__name__} makes no pictures; use a text-to-image model")
     ratio = latent_format.spacial_downscale_ratio
     check_size(width, height, ratio)
