@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +85,10 @@ class _AllSeen(Exception):
 
 def _check_linear(name: str, layer: nn.Module) -> None:
     """Raises ValueError for a layer that is more than one matrix that each token is multiplied by."""
-    pointwise = isinstance(layer, CONVOLUTIONS) and layer.groups == 1 and set(layer.kernel_size) == {1}
-    if not isinstance(layer, nn.Linear) and not pointwise:
+    convolution = isinstance(layer, CONVOLUTIONS)
+    pointwise = convolution and layer.groups == 1 and set(layer.kernel_size) == {1}
+    weight: Any = layer.weight  # loaders have linear layers of classes of their own
+    if not pointwise and (convolution or weight.ndim > 2):
         raise ValueError(
             f"weights: {name} ({type(layer).__name__}) does not read token by token, as closed forms need; choose a "
             "method that trains"

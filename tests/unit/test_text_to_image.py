@@ -168,7 +168,9 @@ def test_weights_that_get_no_gradient_are_refused_before_work(monkeypatch: pytes
     host.denoiser.txt_in.register_forward_hook(lambda layer, inputs, output: output.detach())
     monkeypatch.setattr("unlearning_core.unlearn.make_bank", None)  # what would begin the work
     settings = Settings(width=64, height=64, weights="text_projections")
-    with pytest.raises(ValueError, match=r"^weights: no gradient passes to transformer.txt_in.weight, .*; choose other"):
+    with pytest.raises(
+        ValueError, match=r"^weights: no gradient passes to transformer.txt_in.weight, .*; choose other"
+    ):
         unlearn(host, METHODS["ovw"](), PROMPTS, settings)
 
 
