@@ -85,10 +85,12 @@ class _AllSeen(Exception):
 
 def _check_linear(name: str, layer: nn.Module) -> None:
     """Raises ValueError for a layer that is more than one matrix that each token is multiplied by."""
-    convolution = isinstance(layer, CONVOLUTIONS)
-    pointwise = convolution and layer.groups == 1 and set(layer.kernel_size) == {1}
-    weight: Any = layer.weight  # loaders have linear layers of classes of their own
-    if not pointwise and (convolution or weight.ndim > 2):
+    if isinstance(layer, CONVOLUTIONS):
+        fits = layer.groups == 1 and set(layer.kernel_size) == {1}
+    else:
+        weight: Any = layer.weight  # loaders have linear layers of classes of their own
+        fits = weight.ndim == 2
+    if not fits:
         raise ValueError(
             f"weights: {name} ({type(layer).__name__}) does not read token by token, as closed forms need; choose a "
             "method that trains"
