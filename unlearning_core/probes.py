@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .deltas import FullDelta
+from .deltas import Delta, FullDelta
 from .model import DiffusionModel, check_prediction, noise_prediction
 
 if TYPE_CHECKING:
     from .bank import Batch
 
 SAID = 500  # characters of another library's message
+
+UNCHANGED = 1e-3  # relative difference of two predictions that are the same but for kernels
 
 Size = tuple[int, int]  # width and height of a picture in pixels
 
@@ -71,6 +73,42 @@ def small_size(model: DiffusionModel, width: int, height: int) -> Size:
         f"model: it cannot predict {width} x {height} pixels from a prompt alone ({one_line(failure)}); use the text "
         "encoder that goes with it, a size that it draws, a text-to-image model, and no LoRA or merge that breaks it"
     ) from failure
+
+
+def check_reached(model: DiffusionModel, deltas: Mapping[str, Delta], prompt: str, size: Size) -> None:
+    """Raises ValueError for weights that shape what the model predicts of a prompt, and to which no gradient passes.
+
+    `deltas` are untrained; `size` is of a picture in pixels that the model draws.
+    """
+    x, sigma, conds = model.noise([0], *small_size(model, *size)), model.sigmas(1)[:1], model.encode([prompt])
+    owners = {parameter: name for name, delta in deltas.items() for parameter in delta.parameters()}
+    with model.attach(deltas):
+        x0 = model.predict_x0(x, sigma, conds)
+        total = x0.sum() + sum(0 * parameter.sum() for parameter in owners)  # which may have no other gradient
+        gradients = torch.autograd.grad(total, list(owners))
+    reached = {name for name, gradient in zip(owners.values(), gradients, strict=True) if gradient.any()}
+    weights = model.weights()
+
+    def shape(names: Iterable[str]) -> bool:
+        """Whether what the model predicts depends on weights."""
+        with torch.no_grad(), model.attach({name: _moved(weights[name], model.device) for name in names}):
+            return not (model.predict_x0(x, sigma, conds) - x0).norm() <= UNCHANGED * x0.norm()
+
+    rest = [name for name in deltas if name not in reached]
+    if rest and shape(rest):
+        name = next(name for name in rest if shape([name]))
+        raise ValueError(
+            f"weights: no gradient passes to {name}, which the model's predictions depend on; choose other weights, or "
+            "the method UCE"
+        )
+
+
+def _moved(weight: Tensor, device: torch.device) -> FullDelta:
+    """A random change as large as the weight."""
+    delta = FullDelta(weight, device)
+    size = float(weight.float().square().mean().sqrt()) + UNCHANGED
+    delta.diff.data.normal_(0, size, generator=torch.Generator(device).manual_seed(0))
+    return delta
 
 
 def one_line(error: Exception) -> str:

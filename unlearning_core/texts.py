@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from .model import Cond, DiffusionModel
 from .probes import Size, small_size
 from .prompts import quoted
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ASKED = 2  # prompts that must be found in the text encoder's output before the network is left alone
 
 
@@ -24,7 +26,12 @@ class TextReader:
     """
 
     def __init__(self, model: DiffusionModel, names: Sequence[str], size: Size) -> None:
-        """`names` of the layers' weights; `size` of a picture in pixels that the model draws."""
+        """`names` of the layers' weights; `size` of a picture in pixels that the model draws.
+
+        Raises ValueError for a layer that is not linear in each token, and when none reach a layer.
+        """
+        for name in names:
+            _check_linear(name, model.module(name))
         self._model = model
         self._size = small_size(model, *size)
         self._places: list[set[str]] = []  # of a group's tokens in an encoded prompt
@@ -56,8 +63,9 @@ class TextReader:
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks, suppress(_AllSeen):
             for name in names:
+                module = self._model.module(name)
                 keep = _keeper(seen, name, len(names))
-                hooks.callback(self._model.module(name).register_forward_pre_hook(keep).remove)
+                hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
             self._model.predict_x0(x, sigma, conds)
         for name in names:
             if name not in seen or not len(seen[name]):  # as where each token has an expert of its own
@@ -75,14 +83,34 @@ class _AllSeen(Exception):
     """Ends a prediction that has told all that it was asked for."""
 
 
-def _keeper(seen: dict[str, Tensor], name: str, count: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        tokens = _rows(inputs[0])
+def _check_linear(name: str, layer: nn.Module) -> None:
+    """Raises ValueError for a layer that is more than one matrix that each token is multiplied by."""
+    if isinstance(layer, CONVOLUTIONS):
+        fits = layer.groups == 1 and set(layer.kernel_size) == {1}
+    else:
+        weight: Any = layer.weight  # loaders have linear layers of classes of their own
+        fits = weight.ndim == 2
+    if not fits:
+        raise ValueError(
+            f"weights: {name} ({type(layer).__name__}) does not read token by token, as closed forms need; choose a "
+            "method that trains"
+        )
+
+
+def _keeper(seen: dict[str, Tensor], name: str, count: int) -> Callable[..., None]:
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        given = inputs[0] if inputs else named["input"]
+        tokens = _rows(given.movedim(-1 - _dimensions(module), -1))
         seen[name] = next((other for other in seen.values() if torch.equal(other, tokens)), tokens)
         if len(seen) == count:
             raise _AllSeen
 
     return keep
+
+
+def _dimensions(layer: nn.Module) -> int:
+    """Of what a layer reads, behind its channels."""
+    return len(layer.kernel_size) if isinstance(layer, CONVOLUTIONS) else 0
 
 
 def _rows(tokens: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from .methods import ClosedForm, GradientMethod, Method, name_of
 from .methods.base import Training
 from .model import DiffusionModel
 from .patch import Record, UnlearningPatch
+from .probes import check_reached
 from .progress import OnProgress, Reporter
 from .prompts import Prompts
 from .selections import Selections, selections_of
@@ -39,8 +40,8 @@ def unlearn(
     """The change that makes the model forget; the model is left as it was.
 
     Patches that are already on the model count as part of the base. Raises ValueError when the model lacks the selected
-    weights, the method cannot use the settings or latents, a forget prompt encodes as one that is to stay, the loss is
-    no longer a number, or the patch would change nothing.
+    weights or lets no gradient pass to one, the method cannot use the settings or latents, a forget prompt encodes as
+    one that is to stay, the loss is no longer a number, or the patch would change nothing.
     """
     method.check_settings(settings)
     names = selected(method, selections_of(model, settings.size), settings.weights)
@@ -59,6 +60,7 @@ def unlearn(
         deltas = new_deltas(model, settings)
         if settings.rank and (lost := left_out(selected_weights(model, settings))):
             log.warning("rank: %s; rank 0 trains all", lost)
+        check_reached(model, deltas, prompts.forget[0], settings.size)
         bank = make_bank(model, sources, settings.sampling, report)
         fit(method, new_training(model, bank, deltas, settings, base, report))
         tensors = lora_tensors(deltas)

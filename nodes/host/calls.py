@@ -31,6 +31,11 @@ def caches_emptied(network: nn.Module) -> Iterator[None]:
         forget_calls(network)
 
 
+def attributes(network: nn.Module) -> list[dict[str, Any]]:
+    """Where the modules of a network have what a call may leave there: the attributes and buffers of each."""
+    return [place for module in network.modules() for place in (vars(module), module._buffers)]
+
+
 class Isolated:
     """Calls of a network that stays on its device: each finds the modules' attributes as the first one found them.
 
@@ -38,19 +43,19 @@ class Isolated:
     """
 
     def __init__(self) -> None:
-        self._modules: list[dict[str, Any]] = []  # attributes of each
+        self._places: list[dict[str, Any]] = []
         self._left: list[tuple[dict[str, Any], str, Any]] = []  # a module's attributes, one's name, what it was
 
     @contextmanager
     def __call__(self, network: nn.Module) -> Iterator[None]:
         """Surrounds one call; all calls are of one network."""
-        self._modules = self._modules or [vars(module) for module in network.modules()]
+        self._places = self._places or attributes(network)
         for now, name, value in self._left:
             if value is MISSING:
                 now.pop(name, None)
             else:
                 now[name] = value
-        before = [(now, now.copy()) for now in self._modules]
+        before = [(now, now.copy()) for now in self._places]
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from ...unlearning_core.methods import GradientMethod, Method
 from ...unlearning_core.probes import small_size
 from ...unlearning_core.settings import Settings
 from ...unlearning_core.unlearn import new_deltas
-from .model import SAME, ComfyModel, empty_latent
+from .model import SAME, ComfyModel, empty_latent, no_checkpointing
 from .training import blocks
 
 
@@ -31,17 +31,14 @@ def make_room(host: ComfyModel, method: Method, settings: Settings, prompts: Seq
     _free(host, drawing)
     deltas = new_deltas(host, settings)
     small = small_size(host, *settings.size)
-    norms = host.check_backward(deltas, *small)
+    plainly = host.check_backward(deltas, *small)
     plain = needed(host, method, deltas, settings)
     if plain.extra <= _free(host, max(plain.extra, drawing)):
         return plain
     host.backward.checkpointing = True
     again = host.check_backward(deltas, *small)
-    if (again - norms).norm() > SAME * norms.norm():
-        raise ValueError(
-            "model: training needs gradient checkpointing to fit, which gives this network other gradients; choose a "
-            "smaller width and height, a smaller batch_size, or the method UCE"
-        )
+    if (again - plainly).norm() > SAME * plainly.norm():
+        raise no_checkpointing("it gives other gradients")
     saving = needed(host, method, deltas, settings)
     one_block = plain.activations // len(blocks(host.patcher.model.diffusion_model))  # computed again at a time
     saving = replace(saving, activations=saving.activations + one_block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -13,16 +14,17 @@ import comfy.sampler_helpers
 import comfy.samplers
 import comfy.utils
 import torch
-from comfy.conds import CONDRegular
+from comfy.conds import CONDConstant, CONDRegular
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
+from comfy.supported_models_base import BASE
 from torch import Tensor, nn
 
 from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
-from ...unlearning_core.probes import one_line
+from ...unlearning_core.probes import FAILURES, one_line
 from .calls import Isolated, Isolation
-from .training import Backward, differentiable_attention, training_mode
+from .training import Backward, differentiable_attention, mapped, training_mode
 from .traits import fingerprint
 from .weights import patch_places
 
@@ -106,15 +108,16 @@ class ComfyModel:
     def _joins(self, x: Tensor, inputs: Sequence[Inputs]) -> bool:
         """Whether the network predicts a batch as it predicts its rows; some take the noise level of the first alone.
 
-        Asked once, with the first two latents of x at two noise levels.
+        Asked once, with the first two latents of x at two noise levels and under two texts.
         """
         if self._joining is None:
             levels = comfy.samplers.calculate_sigmas(self.model_sampling, "simple", 3)
             first, second = levels[1:3].to(self.device).split(1)
-            rows = [(x[:1], first, inputs[:1]), (x[1:2], second, inputs[1:2])]
+            texts = [inputs[0], another_text(inputs[0])]
+            rows = [(x[:1], first, texts[:1]), (x[1:2], second, texts[1:])]
             alone = torch.cat([self._apply(*row) for row in rows])
             try:
-                joined = self._apply(x[:2], torch.cat([first, second]), inputs[:2])
+                joined = self._apply(x[:2], torch.cat([first, second]), texts)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # of shapes that do not fit
@@ -195,7 +198,7 @@ class ComfyModel:
 
     def check_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> Tensor:
         """Lets backward copy what the network overwrites, if it does; width and height in pixels, the smaller the
-        faster. Returns the norm of the gradient by each parameter.
+        faster. Returns two numbers for each parameter, its gradient's norm and a random sum of it: [N, 2].
 
         Raises ValueError for a network that has no backward pass even so.
         """
@@ -203,24 +206,57 @@ class ComfyModel:
             return self._try_backward(deltas, width, height)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except FAILURES as error:
             if "inplace" in str(error) and not self.backward.copying:
                 self.backward.copying = True
                 return self.check_backward(deltas, width, height)
+            if self.backward.checkpointing:
+                raise no_checkpointing(one_line(error)) from error
             raise ValueError(
                 f"model: its network has no backward pass ({one_line(error)}); choose the method UCE, which needs none"
             ) from error
 
     def _try_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> Tensor:
+        """Of two predictions that differ in all: what the network keeps of one must not reach the other's gradient."""
+        x, sigma = self.noise([0, 1], width, height), self.sigmas(2)[:2]
+        [cond] = self.encode([""])
+        inputs = self._conds_for(cond, x)
         with self.attach(deltas):
-            x0 = self.predict_x0(self.noise([0], width, height), self.sigmas(1)[:1], self.encode([""]))
+            x0 = self._apply(x[:1], sigma[:1], [inputs]), self._apply(x[1:], sigma[1:], [another_text(inputs)])
             trained = [parameter for delta in deltas.values() for parameter in delta.parameters()]
-            gradients = torch.autograd.grad(x0.sum(), trained, allow_unused=True, materialize_grads=True)
-            return torch.stack([gradient.norm() for gradient in gradients])
+            gradients = torch.autograd.grad(torch.cat(x0).sum(), trained, allow_unused=True, materialize_grads=True)
+            return torch.stack([_sketch(gradient) for gradient in gradients])
 
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
         return self.module(name), f"{name.rpartition('.')[2]}_function"
+
+
+def no_checkpointing(reason: str) -> ValueError:
+    """For a network that can be trained without gradient checkpointing only, and does not fit so."""
+    return ValueError(
+        f"model: training needs gradient checkpointing to fit, which this network cannot do ({reason}); choose a "
+        "smaller width and height, a smaller batch_size, or the method UCE"
+    )
+
+
+def _sketch(gradient: Tensor) -> Tensor:
+    generator = torch.Generator(gradient.device).manual_seed(0)
+    noise = torch.randn(gradient.shape, generator=generator, device=gradient.device)
+    return torch.stack([gradient.norm(), (gradient * noise).sum()])
+
+
+def another_text(inputs: Inputs) -> Inputs:
+    """What the network reads of a prompt, with the numbers of each vector in the reverse order."""
+    return {name: _reversed(value) for name, value in inputs.items()}
+
+
+def _reversed(value: CONDRegular) -> CONDRegular:
+    if isinstance(value, CONDConstant):  # of a whole batch
+        return value
+    other = copy(value)
+    other.cond = mapped(value.cond, lambda tensor: tensor.flip(-1) if tensor.is_floating_point() else tensor)
+    return other
 
 
 def concatenable(inputs: Sequence[Inputs]) -> list[list[int]]:
@@ -244,11 +280,13 @@ def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
 def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:
     """A zero latent [1, C, *spatial] for a picture of width x height pixels, of one frame where the model has frames.
 
-    Raises ValueError as `check_size` does, and for a model of sound or of shapes.
+    Raises ValueError as `check_size` does, and for a model of sound or of shapes, or one that looks at pictures.
     """
     latent_format = model.get_model_object("latent_format")
     sound = "audio_model" in model.model.model_config.unet_config
-    if sound or latent_format.latent_dimensions not in (2, 3):
+    described = next(kind for kind in type(model.model.model_config).__mro__ if "latent_format" in vars(kind))
+    looks = described is BASE  # as ComfyUI describes networks that look at pictures
+    if sound or looks or latent_format.latent_dimensions not in (2, 3):
         raise ValueError(f"model: {type(model.model).__name__} makes no pictures; use a text-to-image model")
     ratio = latent_format.spacial_downscale_ratio
     check_size(width, height, ratio)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ...unlearning_core.probes import FAILURES, one_line
 from .clones import undisturbed
 from .storage import forget_quantization, ordinary_parameters
 from .traits import check_base
@@ -89,7 +91,15 @@ def _deepcopy(model: ModelPatcher) -> ModelPatcher:
     memo: dict[int, Any] = {id(shared.model_config): shared.model_config, **ordinary_parameters(shared)}
     if shared.current_patcher is not None:
         memo[id(shared.current_patcher)] = None
-    own = copy.deepcopy(shared, memo)
+    try:
+        own = copy.deepcopy(shared, memo)
+    except torch.OutOfMemoryError:
+        raise
+    except (copy.Error, pickle.PicklingError, *FAILURES) as error:
+        raise ValueError(
+            f"model: its network cannot be copied, as training needs ({one_line(error)}); choose the method UCE, which "
+            "copies nothing, or another model"
+        ) from error
     forget_quantization(own)
     # Another clone's patches may be applied to the shared weights now: take the originals with us and undo them.
     backup = {key: entry._replace(weight=original(model, key).clone()) for key, entry in model.backup.items()}

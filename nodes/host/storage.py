@@ -15,9 +15,14 @@ from ...unlearning_core.digests import inner_tensors
 from ...unlearning_core.fingerprint import PLAIN_BITS
 
 
+def is_ordinary(weight: Tensor) -> bool:
+    """Whether it is of torch's own class."""
+    return type(weight) in (Tensor, nn.Parameter)
+
+
 def is_plain(weight: Tensor) -> bool:
     """Whether it is an ordinary tensor of floating-point numbers, plain fp8 among them."""
-    return type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point()
+    return is_ordinary(weight) and weight.is_floating_point()
 
 
 def storage_bits(weight: Tensor) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,11 @@ from comfy.model_base import BaseModel
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
+from ...unlearning_core.digests import tensors
+from .calls import attributes
 from .progress import end_if_cancelled
+
+OF_MODULES = vars(nn.Module()).keys()  # attributes that every module has
 
 
 def differentiable_attention(function: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -50,7 +54,7 @@ def training_mode(model: BaseModel, backward: Backward, parameters: Sequence[Ten
                 hooks.callback(norm.register_forward_pre_hook(_copy_input).remove)
             for block in blocks(model.diffusion_model) if backward.checkpointing else ():
                 hooks.callback(delattr, block, "forward")
-                block.forward = partial(_checkpointed, block.forward, parameters)
+                block.forward = partial(_checkpointed, block, block.forward, parameters)
             yield
     finally:
         comfy.model_management.in_training = before
@@ -90,22 +94,54 @@ def _stacked(module: nn.Module) -> Iterator[nn.Module]:
             yield from _stacked(child)
 
 
-def _checkpointed(forward: Callable[..., Any], parameters: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
-    """What a block returns, of which backward keeps the inputs alone."""
+def _checkpointed(
+    block: nn.Module, forward: Callable[..., Any], parameters: Sequence[Tensor], *args: Any, **kwargs: Any
+) -> Any:
+    """What a block returns, of which backward keeps the inputs alone, and what the network has left on the block."""
+    places = attributes(block)
+    left = [dict(place) for place in places]
     # ComfyUI writes each block's number into one dictionary: this block's own copy is what is computed with twice.
-    given = mapped((args, kwargs), lambda tensor: tensor)
+    given = mapped((args, kwargs, [_differentiable(values) for values in left]), lambda tensor: tensor)
     inputs = tensors_in(given)
     returned: list[Any] = []
 
     def compute(*tensors: Tensor) -> tuple[Tensor, ...]:
         copies = iter([tensor.clone() for tensor in tensors])  # FLUX changes its inputs in place
-        args, kwargs = mapped(given, lambda _: next(copies))
-        output = forward(*args, **kwargs)
+        args, kwargs, inputs_left = mapped(given, lambda _: next(copies))
+        states = [values | own for values, own in zip(left, inputs_left, strict=True)]
+        with _recalled(places, states) if returned else nullcontext():
+            output = forward(*args, **kwargs)
         returned[:] = [mapped(output, lambda _: torch.empty(0))]
         return tuple(tensors_in(output))
 
     outputs = iter(_Recomputed.apply(compute, len(inputs), *inputs, *parameters))  # type: ignore[no-untyped-call]
     return mapped(returned[0], lambda _: next(outputs))
+
+
+def _differentiable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a module's attributes those that a gradient goes to."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in OF_MODULES and any(tensor.requires_grad for tensor in tensors(value).values())
+    }
+
+
+@contextmanager
+def _recalled(places: Sequence[dict[str, Any]], states: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Within the context, attributes are what they were."""
+    now = [dict(place) for place in places]
+    try:
+        _restore(places, states)
+        yield
+    finally:
+        _restore(places, now)
+
+
+def _restore(places: Sequence[dict[str, Any]], states: Sequence[dict[str, Any]]) -> None:
+    for place, state in zip(places, states, strict=True):
+        place.clear()
+        place.update(state)
 
 
 def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 from uuid import uuid4
 
 import comfy.model_sampling
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import WeightAdapterBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...unlearning_core.digests import digest
 from ...unlearning_core.fingerprint import Fingerprint
 from .clones import undisturbed
 from .storage import is_plain, storage_bits
-from .weights import NETWORK, all_changes, base_weights, converter, stored_weights
+from .weights import all_changes, base_weights, converter, layer_weights
 
 # Of a ModelPatcher: what acts on its predictions from beside the weights.
 BESIDE = (
@@ -59,9 +59,10 @@ def check_base(model: ModelPatcher) -> None:
     if found:
         raise ValueError(
             f"model: it carries {found}, which acts beside the weights, so that a patch cannot take it into account; "
-            "connect the node that adds it behind Unlearn Concept, not before"
+            "connect the node that adds it behind Unlearn Concept, not before; a network that comes with it cannot be "
+            "trained"
         )
-    for key, weight in stored_weights(model, NETWORK).items():
+    for key, weight in layer_weights(model).items():
         if not is_plain(weight) and not converter(model, key):
             raise ValueError(
                 f"model: its loader stores {key} as {type(weight).__name__}, {weight.dtype}, which cannot be trained; "
@@ -85,15 +86,22 @@ def acting_beside(model: ModelPatcher) -> Iterator[str]:
 
 
 def replaced(model: ModelPatcher) -> Iterator[str]:
-    """Names of what was put in the place of the network's own functions."""
+    """Names of what was put in the place of the network's own functions, or beside them."""
+    modules = set(model.model.modules())
     for place, module in model.model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if not all(_is_method(hook, modules) for hook in hooks):
             yield f"a hook on {place}"
         for name, value in vars(module).items():
-            own = getattr(type(module), name, None)
-            # Also once a LoRA put back what it had replaced.
-            if callable(own) and callable(value) and getattr(value, "__func__", None) is not own:
+            # Its own one is there too, once a LoRA put back what it had replaced.
+            if callable(getattr(type(module), name, None)) and callable(value) and not _is_method(value, [module]):
                 yield f"another {name} of {place or 'the model'}"
+
+
+def _is_method(function: Any, modules: Container[nn.Module]) -> bool:
+    """Whether it is a method of one of these modules, as its class has it: then a copy of the network has its own."""
+    owner = getattr(function, "__self__", None)
+    return owner in modules and getattr(type(owner), function.__name__, None) is function.__func__
 
 
 def leaves(value: Any, name: str = "") -> Iterator[str]:
@@ -123,7 +131,7 @@ def fingerprint(model: ModelPatcher) -> Fingerprint:
     Raises ValueError when a weight cannot be read, or a patch gives one another shape.
     """
     with undisturbed(model):
-        stored = stored_weights(model, NETWORK).values()
+        stored = layer_weights(model).values()
         return Fingerprint.of(
             base_weights(model),
             all_changes(model),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...unlearning_core.names import TRANSFORMER, unet_name
 from .progress import end_if_cancelled
-from .storage import is_plain, read_by_module
+from .storage import is_ordinary, is_plain, read_by_module
 
 NETWORK = "diffusion_model."  # what keys of the denoiser begin with
 
@@ -179,6 +179,15 @@ def stored_weights(model: ModelPatcher, prefix: str = "") -> dict[str, Tensor]:
     """`stored` of every parameter of the network by key; state dicts of quantized modules list more than they have."""
     keys = [key for key, _ in model.model.named_parameters(remove_duplicate=False)]
     return {key: stored(model, key) for key in keys if key.startswith(prefix)}
+
+
+def layer_weights(model: ModelPatcher) -> dict[str, Tensor]:
+    """`stored_weights` of the denoiser, without what is no layer's weight and was never a fraction, as a table."""
+    return {
+        key: weight
+        for key, weight in stored_weights(model, NETWORK).items()
+        if key.endswith((".weight", ".bias")) or not is_ordinary(weight) or weight.is_floating_point()
+    }
 
 
 def weight_shapes(model: ModelPatcher) -> dict[str, tuple[int, ...]]:

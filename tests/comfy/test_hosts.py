@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from unlearning_core import reads
 from unlearning_core.bank import Batch, bank_sources, make_bank
 from unlearning_core.deltas import make_deltas
 from unlearning_core.hosts.base import DiffusersModel
@@ -99,7 +100,8 @@ def comfy_host(pack: Pack, model: Any, host: DiffusersModel) -> Iterator[Any]:
     """ComfyUI's host, under the text that diffusers' encoders give."""
     with pack("nodes.host.private").private_copy(model) as private:
         comfy_model = pack("nodes.host.model").ComfyModel(private, None)
-        for prompt, text in zip(TEXTS, host.encode(TEXTS), strict=True):
+        texts = [*TEXTS, *reads.TEXTS]
+        for prompt, text in zip(texts, host.encode(texts), strict=True):
             pooled = {} if text.pooled is None else {"pooled_output": text.pooled[None]}
             comfy_model._encoded[prompt] = [[text.tokens[None], pooled]]
         yield comfy_model

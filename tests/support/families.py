@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from invented import config_class
+from invented import config_class, config_of
 from torch import Tensor
 
 Conditioning = list[list[Any]]
@@ -90,6 +90,7 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "ssd1b": text(77, pooled=1280),
     "vega": text(77, pooled=1280),
     "koala": text(77, pooled=1280),
+    "koala_1b": text(77, pooled=1280),
     "cascade_c": text(77, pooled=64),
     "cascade_b": text(77, pooled=64),
     "sd35_large": text(154, pooled=64),
@@ -144,7 +145,7 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "krea2": text(1, 384, base=4),
     "ideogram4": text(1, 64, base=4),
     "lens": text(1, 128, base=4),
-    **dict.fromkeys(("sd20", "sd21_unclip", "svd", "sv3d_u", "sv3d_p", "sd_x4", "lotus"), text(77)),
+    **dict.fromkeys(("sd20", "sd21_unclip", "sd21_unclip_h", "svd", "sv3d_u", "sv3d_p", "sd_x4", "lotus"), text(77)),
     "sdxl_ip2p": text(77, pooled=1280),
     "zero123": text(77, 768),
     **dict.fromkeys(("wan21_i2v", "wan21_fun_control", "wan21_camera", "wan22_camera", "wan21_vace"), text(512)),
@@ -158,8 +159,9 @@ CONDITIONING: dict[str, Callable[[str], Conditioning]] = {
     "minimax": text(1, base=4),
     "ace": text(16, conditioning_lyrics=lambda p, t: torch.ones(1, 4, dtype=torch.long)),
     "ace15": text(16, conditioning_lyrics=lambda p, t: seeded(p, 1, 4, 64)),
-    "stable_audio": text(128),
-    **dict.fromkeys(("hunyuan3d", "triposplat", "seedvr2"), text(16)),
+    **dict.fromkeys(("stable_audio", "stable_audio3"), text(128)),
+    **dict.fromkeys(("hunyuan3d", "hunyuan3d_mini", "hunyuan3d_21", "triposplat", "seedvr2"), text(16)),
+    **dict.fromkeys(("rt_detr", "sam3", "sam31", "depth_anything3"), text(16)),
     "boogu": text(1, mask=True, base=20),
     "mage_flow": text(1, base=5),
     "joyimage": text(1, base=5),
@@ -207,11 +209,15 @@ def small_config(family: Family) -> Any:
         name: getattr(torch, value[6:]) for name, value in family.config.items() if f"{value}".startswith("torch.")
     }
     given = {**copy.deepcopy(family.config), **numbers}
-    kind = getattr(comfy.supported_models, family.kind) if family.kind else config_class(given["seed"])
+    kind = getattr(comfy.supported_models, family.kind) if family.kind else _invented_config(given)
     config = kind(given)
     config.unet_config.update(given)  # some classes put the full size back
     config.set_inference_dtype(torch.float32, None)
     return config
+
+
+def _invented_config(given: dict[str, Any]) -> Any:
+    return config_of(given["network"], "SDXL", "FLOW") if "network" in given else config_class(given["seed"])
 
 
 def random_model(family: Family) -> Any:
@@ -228,7 +234,8 @@ def random_model(family: Family) -> Any:
         for name, weight in model.diffusion_model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             unit = 1.0 if name.endswith(("weight", "scale")) else 0.0
-            weight.data = unit + 0.1 * noise if weight.ndim < 2 else noise / weight[0].numel() ** 0.5
+            if weight.is_floating_point():
+                weight.data = unit + 0.1 * noise if weight.ndim < 2 else noise / weight[0].numel() ** 0.5
         for name, table in model.diffusion_model.named_buffers():
             if name == "pos_embed":  # which the network leaves as it finds the memory
                 table.copy_(0.1 * torch.randn(table.shape, generator=generator))

@@ -141,12 +141,16 @@ def waves(timesteps: Tensor, width: int) -> Tensor:
 
 def config_class(seed: int) -> Callable[[dict[str, Any]], Any]:
     """As a class of comfy.supported_models, for the network of this seed."""
+    layout = layout_of(seed)
+    return config_of(Network, layout.latents, layout.prediction)
+
+
+def config_of(network: type[nn.Module], latents: str, prediction: str) -> Callable[[dict[str, Any]], Any]:
+    """As a class of comfy.supported_models, for any network that takes the text as it is."""
     import comfy.conds
     import comfy.latent_formats
     from comfy.model_base import BaseModel, ModelType
     from comfy.supported_models_base import BASE
-
-    layout = layout_of(seed)
 
     def extra_conds(self: Any, **given: Any) -> dict[str, Any]:
         # Prompts of unequal lengths are not joined, nor is their text repeated.
@@ -155,7 +159,7 @@ def config_class(seed: int) -> Callable[[dict[str, Any]], Any]:
     model = type("Model", (BaseModel,), {"extra_conds": extra_conds})
 
     def get_model(self: Any, state_dict: dict[str, Any], prefix: str = "", device: Any = None) -> Any:
-        return model(self, ModelType[layout.prediction], device=device, unet_model=Network)
+        return model(self, ModelType[prediction], device=device, unet_model=network)
 
-    latents = getattr(comfy.latent_formats, layout.latents)
-    return type("Config", (BASE,), {"latent_format": latents, "unet_extra_config": {}, "get_model": get_model})
+    given = {"latent_format": getattr(comfy.latent_formats, latents), "unet_extra_config": {}, "get_model": get_model}
+    return type("Config", (BASE,), given)

@@ -43,7 +43,7 @@ LIBRARY = (
         "tiny.world",
     ),
     ("deltas", "changes", "patch"),
-    ("bank", "probes", "encodings", "kept", "selections", "texts"),
+    ("bank", "probes", "encodings", "kept", "reads", "selections", "texts"),
     ("methods",),
     ("train", "memory", "solve", "unlearn"),
     ("metrics",),

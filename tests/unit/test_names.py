@@ -13,7 +13,8 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DCondi
 from unlearning_core.methods.esd import Esd
 from unlearning_core.methods.uce import Uce
 from unlearning_core.names import transformer_name, unet_name
-from unlearning_core.selections import Reads, Selections
+from unlearning_core.reads import Reads
+from unlearning_core.selections import Selections
 from unlearning_core.unlearn import selected
 
 DUAL_ATTENTION = tuple(range(13))  # blocks of SD3.5 Medium that attend to the picture twice
@@ -52,7 +53,7 @@ def weight_names(family: str) -> list[str]:
 
 def of_names(names: list[str]) -> Selections:
     """Of a model that needs no tracing, or has no layers to find so."""
-    return Selections(names, lambda: Reads(frozenset(), frozenset(), frozenset()))
+    return Selections(names, Reads)
 
 
 def chosen(family: str, selection: str) -> set[str]:

@@ -21,6 +21,7 @@ from unlearning_core.methods import METHODS
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.prompts import Prompts
 from unlearning_core.sampling import Sampling
+from unlearning_core.selections import selections_of
 from unlearning_core.settings import Settings
 from unlearning_core.unlearn import unlearn
 
@@ -160,6 +161,27 @@ def test_img2img_of_a_family_with_a_host_is_refused(comfyui_path: Path) -> None:
     parts = pipelines.make_pipeline("sd15", comfyui_path).components
     with pytest.raises(ValueError, match=r"StableDiffusionImg2ImgPipeline cannot be trained \(its __call__ takes no"):
         host_of(diffusers.StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False))
+
+
+def test_weights_that_get_no_gradient_are_refused_before_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = host_of(make_random("qwen_image"))
+    host.denoiser.txt_in.register_forward_hook(lambda layer, inputs, output: output.detach())
+    monkeypatch.setattr("unlearning_core.unlearn.make_bank", None)  # what would begin the work
+    settings = Settings(width=64, height=64, weights="text_projections")
+    with pytest.raises(
+        ValueError, match=r"^weights: no gradient passes to transformer.txt_in.weight, .*; choose other"
+    ):
+        unlearn(host, METHODS["ovw"](), PROMPTS, settings)
+
+
+def test_a_name_alone_makes_no_text_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the layer of that name reads the picture too."""
+    monkeypatch.setattr("unlearning_core.selections._reads", {})  # of other networks of this architecture
+    host = host_of(make_random("qwen_image"))
+    named = host.denoiser.txt_in
+    host.denoiser.img_in.register_forward_hook(lambda layer, inputs, output: vars(named).update(seen=output.mean()))
+    named.register_forward_pre_hook(lambda layer, inputs: (inputs[0] + named.seen,))
+    assert selections_of(host, (64, 64)).matching("text_projections") == []
 
 
 def test_prompts_that_pipelines_encode_in_parts() -> None:
