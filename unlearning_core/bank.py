@@ -89,8 +89,8 @@ class Batch(Compared):
 class LatentSet(Compared):
     """N items: latents and noise predictions [N, steps, C, *spatial] at sigma [steps], pictures x0 [N, C, *spatial].
 
-    sigma is on the model's device, where `sample` moves its latents; the others are large and stay on the CPU, in memory
-    that a GPU reads while it works.
+    sigma is on the model's device, where `sample` moves its latents; the others are large and stay on the CPU, in
+    memory that a GPU reads while it works.
     """
 
     items: list[BankItem]

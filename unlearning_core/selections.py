@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+
+from torch import Tensor
 
 from .fingerprint import architecture
 from .model import SELECTIONS, DiffusionModel, matching
@@ -12,6 +14,7 @@ from .probes import Size
 from .reads import Reads, traced
 
 SHOWN = 6  # kinds of weights in a summary
+KEY, QUERY = "to_k.weight", "to_q.weight"  # how names end
 
 _reads: dict[str, Reads] = {}  # by architecture: weights do not matter
 
@@ -19,18 +22,34 @@ _reads: dict[str, Reads] = {}  # by architecture: weights do not matter
 class Selections:
     """What the selections mean for one model.
 
-    Names decide where they tell all; what they leave out is added by a trace, made once an architecture.
+    Names decide where they tell all; what they leave out is added by a trace, made once an architecture. Where the
+    sizes of the weights prove the names, as in Stable Diffusion's U-Nets, nothing is traced.
     """
 
-    def __init__(self, names: Sequence[str], trace: Callable[[], Reads]) -> None:
-        """`names` of all weights; `trace` is asked for selections other than all."""
-        self.names = sorted(names)
+    def __init__(self, weights: Mapping[str, Tensor], trace: Callable[[], Reads]) -> None:
+        """All weights by name; `trace` is asked for selections other than all."""
+        self.names = sorted(weights)
+        self._weights = weights
         self._trace = trace
 
     @cached_property
     def reads(self) -> Reads:
         """As traced."""
         return self._trace()
+
+    @cached_property
+    def proven(self) -> bool:
+        """Whether keys as wide as their queries, of self-attention, are just those without a name of the text's.
+
+        The others, of cross-attention, must have one width, which is that of the text.
+        """
+        named = {name for name in matching(self.names, "cross_attention_kv") if name.endswith(KEY)}
+        queries = {name: name.removesuffix(KEY) + QUERY for name in self.names if name.endswith(KEY)}
+        if not named or not set(queries.values()) <= set(self.names):
+            return False
+        widths = {key: self._weights[key].shape[1] for key in queries}
+        crossing = {key for key, query in queries.items() if widths[key] != self._weights[query].shape[1]}
+        return crossing == named and len({widths[key] for key in named}) == 1
 
     def of(self, selection: str) -> list[str]:
         """The sorted names that belong to `selection`, one of SELECTIONS.
@@ -49,13 +68,16 @@ class Selections:
             return self.names
         if selection == "not_cross_attention":
             return sorted(set(self.names) - set(self.matching("cross_attention")))
+        named = matching(self.names, selection)
+        if self.proven:
+            return named
         complete = {
             "text_projections": self._text_projections,
             "cross_attention_kv": self._cross_attention_kv,
             "cross_attention": self._cross_attention,
             "attention": self._attention,
         }
-        return sorted(complete[selection](set(matching(self.names, selection))))
+        return sorted(complete[selection](set(named)))
 
     def _text_projections(self, named: set[str]) -> set[str]:
         """Those that are named, if they read no picture and no token passes them by."""
@@ -88,7 +110,7 @@ def selections_of(model: DiffusionModel, size: Size) -> Selections:
             _reads[key] = traced(model, size)
         return _reads[key]
 
-    return Selections(list(weights), trace)
+    return Selections(weights, trace)
 
 
 def summary(selection: str, names: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ def solve(
     size: Size,
     on_progress: OnProgress = lambda progress: None,
 ) -> dict[str, Tensor]:
-    """The method's change of the weights `names` in fp32 under LoRA-file keys, in factors where these are smaller.
+    """The method's change of the weights `names` under LoRA-file keys, in factors where these are smaller.
 
     `size` is of a picture in pixels that the model draws. Raises ValueError as `ClosedForm.map`, and when no tokens
     move.
@@ -172,7 +172,10 @@ def _full(model: DiffusionModel, groups: Sequence[Sequence[str]], maps: Sequence
 
 
 def _low_rank(model: DiffusionModel, groups: Sequence[Sequence[str]], maps: Sequence[Factors]) -> dict[str, Tensor]:
-    """As `_full`, by factors of the maps and as factors of the changes; weights [out, D] may have more dimensions."""
+    """As `_full`, by factors of the maps and as factors of the changes; weights [out, D] may have more dimensions.
+
+    Those of weights of 16 bits and less are in fp16. It moves a change by 0.03 %, less than rounding to such weights.
+    """
     weights = model.weights()
     tensors: dict[str, Tensor] = {}
     for group, factors in zip(groups, maps, strict=True):
@@ -180,8 +183,17 @@ def _low_rank(model: DiffusionModel, groups: Sequence[Sequence[str]], maps: Sequ
             weight = weights[name].to(factors.left.device).float()
             up = (weight.flatten(1) @ factors.left.float()).reshape(len(weight), -1, *[1] * (weight.ndim - 2))
             down = factors.right.float().reshape(-1, *weight.shape[1:])
+            if weights[name].element_size() <= 2:
+                up, down = balanced(up, down)
             tensors |= low_rank_tensors(name, up.cpu(), down.contiguous().cpu())
     return tensors
+
+
+def balanced(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product of two tensors in fp16, whose largest values are the same, so that neither's are lost."""
+    largest = [factor.abs().max().clamp_min(torch.finfo(torch.float32).tiny) for factor in (up, down)]
+    scale = (largest[1] / largest[0]).sqrt()
+    return (up * scale).half(), (down / scale).half()
 
 
 def aligned(forget: Tensor, overwrite: Tensor) -> tuple[Tensor, Tensor]:

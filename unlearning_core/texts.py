@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .digests import tensors
 from .model import Cond, DiffusionModel
-from .probes import Size, small_size
+from .probes import Size, at_small_size
 from .prompts import quoted
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -33,10 +33,11 @@ class TextReader:
         for name in names:
             _check_linear(name, model.module(name))
         self._model = model
-        self._size = small_size(model, *size)
         self._places: list[set[str]] = []  # of a group's tokens in an encoded prompt
         self._asked = 1
-        first = self._from_network("", names)
+        model.noise([0], *size)
+        self._size, first = at_small_size(*size, lambda small: self._seen("", names, small))
+        _check_reached("", names, first)
         self.groups = _sharing(first)
         self._dtype = first[self.groups[0][0]].dtype  # that the network reads text in
         self._note("", [first[group[0]] for group in self.groups])
@@ -56,10 +57,16 @@ class TextReader:
         self._asked += 1
         return [tokens.double() for tokens in read]
 
-    @torch.no_grad()
     def _from_network(self, prompt: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """What reaches each layer; these do not see the picture, but the model has to take its size."""
-        conds, x, sigma = self._model.encode([prompt]), self._model.noise([0], *self._size), self._model.sigmas(1)[:1]
+        """What reaches each layer. Raises ValueError for a layer that nothing reaches."""
+        seen = self._seen(prompt, names, self._size)
+        _check_reached(prompt, names, seen)
+        return seen
+
+    @torch.no_grad()
+    def _seen(self, prompt: str, names: Sequence[str], size: Size) -> dict[str, Tensor]:
+        """What reaches layers; these do not see the picture, but the model has to take its size."""
+        conds, x, sigma = self._model.encode([prompt]), self._model.noise([0], *size), self._model.sigmas(1)[:1]
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks, suppress(_AllSeen):
             for name in names:
@@ -67,9 +74,6 @@ class TextReader:
                 keep = _keeper(seen, name, len(names))
                 hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
             self._model.predict_x0(x, sigma, conds)
-        for name in names:
-            if name not in seen or not len(seen[name]):  # as where each token has an expert of its own
-                raise ValueError(f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains")
         return seen
 
     def _note(self, prompt: str, read: Sequence[Tensor]) -> None:
@@ -77,6 +81,12 @@ class TextReader:
         [cond] = self._model.encode([prompt])
         found = [_places_of(tokens, cond) for tokens in read]
         self._places = [old & new for old, new in zip(self._places or found, found, strict=True)]
+
+
+def _check_reached(prompt: str, names: Sequence[str], seen: Mapping[str, Tensor]) -> None:
+    for name in names:
+        if name not in seen or not len(seen[name]):  # as where each token has an expert of its own
+            raise ValueError(f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains")
 
 
 class _AllSeen(Exception):

@@ -28,8 +28,8 @@ KOHYA = re.compile(
 
 
 @cache
-def weight_names(family: str) -> list[str]:
-    """Patch names of a family's matrices, in full size."""
+def full_size(family: str) -> dict[str, torch.Tensor]:
+    """A family's matrices by patch name, in full size and without memory."""
     sdxl: dict[str, Any] = {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -48,17 +48,17 @@ def weight_names(family: str) -> list[str]:
             "flux": FluxTransformer2DModel,
         }[family]()
     name_of = unet_name if family in ("sd15", "sdxl") else transformer_name
-    return [name_of(name) for name, weight in network.named_parameters() if weight.ndim >= 2]
+    return {name_of(name): weight for name, weight in network.named_parameters() if weight.ndim >= 2}
 
 
-def of_names(names: list[str]) -> Selections:
+def of_weights(weights: dict[str, torch.Tensor]) -> Selections:
     """Of a model that needs no tracing, or has no layers to find so."""
-    return Selections(names, Reads)
+    return Selections(weights, Reads)
 
 
 def chosen(family: str, selection: str) -> set[str]:
     """The kinds of modules in a selection, without their numbers."""
-    names = of_names(weight_names(family)).of(selection)
+    names = of_weights(full_size(family)).of(selection)
     return {re.sub(r"\d+", "N", name.removesuffix(".weight")) for name in names}
 
 
@@ -73,10 +73,19 @@ def chosen(family: str, selection: str) -> set[str]:
     ],
 )
 def test_selections_of_the_full_size_networks(family: str, counts: dict[str, int]) -> None:
-    names = weight_names(family)
-    assert {selection: len(of_names(names).of(selection)) for selection in counts} == counts
-    outside, inside = (of_names(names).of(part) for part in ("not_cross_attention", "cross_attention"))
-    assert sorted(outside + inside) == sorted(names) == of_names(names).of("all")
+    weights = full_size(family)
+    assert {selection: len(of_weights(weights).of(selection)) for selection in counts} == counts
+    outside, inside = (of_weights(weights).of(part) for part in ("not_cross_attention", "cross_attention"))
+    assert sorted(outside + inside) == sorted(weights) == of_weights(weights).of("all")
+
+
+def test_sizes_prove_the_names_of_unets_alone() -> None:
+    for family, proven in (("sd15", True), ("sdxl", True), ("sd3", False), ("flux", False)):
+        assert of_weights(full_size(family)).proven is proven
+    weights = dict(full_size("sd15"))
+    [selves, *_] = [name for name in weights if name.endswith("attn1_to_k.weight")]
+    weights[selves] = torch.empty(320, 768, device="meta")  # as in U-Nets whose attention is to the text alone
+    assert not of_weights(weights).proven
 
 
 def test_text_stream_of_the_transformers() -> None:
@@ -95,20 +104,20 @@ def test_text_stream_of_the_transformers() -> None:
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_unet_names_are_those_that_webuis_translate(family: str) -> None:
     """A1111 and Forge know U-Nets by kohya's names."""
-    attention = of_names(weight_names(family)).of("attention")
+    attention = of_weights(full_size(family)).of("attention")
     assert attention
     assert all(KOHYA.fullmatch(name) for name in attention)
 
 
 def test_closed_forms_take_weights_that_read_the_text_alone() -> None:
-    unet, transformer = (of_names(weight_names(family)) for family in ("sd15", "flux"))
+    unet, transformer = (of_weights(full_size(family)) for family in ("sd15", "flux"))
     assert selected(Uce(), unet, "cross_attention_kv") == selected(Uce(), unet, "text_projections")
     with pytest.raises(ValueError, match=r"weights: UCE \(closed form\) needs text_projections"):
         selected(Uce(), transformer, "cross_attention_kv")
     with pytest.raises(ValueError, match="this model has none; choose a method that trains"):
-        selected(Uce(), of_names(["some.weight"]), "text_projections")
+        selected(Uce(), of_weights({"some.weight": torch.empty(1, 1)}), "text_projections")
 
 
 def test_missing_weights_are_answered_with_those_that_are_there() -> None:
     with pytest.raises(ValueError, match=r"no cross_attention_kv weights; choose one of not_cross_attention, all$"):
-        selected(Esd(), of_names(["some.weight"]), "cross_attention_kv")
+        selected(Esd(), of_weights({"some.weight": torch.empty(1, 1)}), "cross_attention_kv")
