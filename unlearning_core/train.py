@@ -7,15 +7,18 @@ import torch.nn.functional as F
 
 from .methods.base import GradientMethod, Objective, Step, Training
 from .model import noise_prediction
+from .processes import current
 
 
 def train(training: Training, method: GradientMethod, objective: Objective) -> None:
     """Fits the attached deltas with Adam to the objective's loss plus help_weight * L_help.
 
-    L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Raises ValueError when the loss is no longer a
+    L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Processes share each batch, and take the same step
+    with the gradient of the whole. Raises ValueError when the loss is no longer a
     number.
     """
     parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
+    processes = current()
     optimizer = torch.optim.Adam(parameters, lr=training.learning_rate)
     for index in range(training.steps):
         step = _predict(training)
@@ -25,18 +28,22 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> N
             loss = loss + method.help_weight * F.mse_loss(step.e_retain, step.retain.e_cond)
         if not loss.isfinite():
             raise ValueError(f"training: the loss is {loss.item()} at step {index + 1}; lower the learning rate")
+        loss = step.share * loss
         optimizer.zero_grad()
         loss.backward()
+        processes.total_gradients(parameters)
         optimizer.step()
-        training.report(loss.item(), objective.figures())
+        training.report(processes.total(loss.detach()).item(), objective.figures())
 
 
 def _predict(training: Training) -> Step:
-    """New latents, and the trained model's predictions there from one call."""
+    """New latents, this process's of the batch, and the trained model's predictions there from one call."""
     bank, count, generator = training.bank, training.batch_size, training.generator
-    forget = bank.forget.sample(count, generator)
-    retain = bank.retain.sample(count, generator) if bank.retain else None
+    rows = current().rows(count)
+    forget = bank.forget.sample(count, generator, rows)
+    retain = bank.retain.sample(count, generator, rows) if bank.retain else None
     batches = [forget, retain] if retain else [forget]
     x, sigma = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "sigma"))
     e = noise_prediction(training.model, x, sigma, [cond for batch in batches for cond in batch.conds])
-    return Step(forget, e[: len(forget)], retain, e[len(forget) :] if retain else None)
+    e_retain = e[len(forget) :] if retain else None
+    return Step(forget, e[: len(forget)], retain, e_retain, len(forget) / count)

@@ -95,7 +95,7 @@ def fisher_information(training: Training, samples: int) -> dict[str, Tensor]:
     batches = (training.bank.retain.sample(1, generator) for _ in range(samples))
     for gradients in denoising_gradients(training.model, list(total), batches):
         for name, gradient in gradients.items():
-            total[name] += gradient**2 / samples
+            total[name] += gradient.to(total[name]) ** 2 / samples
         training.report()
     return total
 
