@@ -46,9 +46,9 @@ class Launched(Processes):
 
     def device(self, name: str) -> str:
         """The device of this process. Raises ValueError for a device's number, which all would share."""
-        if torch.device(name).index is not None:
+        if ":" in name:
             raise ValueError(f"--device {name}: each process takes a device of its own; write it without its number")
-        return str(self._state.device)
+        return str(self._state.device) if name == self._state.device.type else name
 
     def ordered(self, items: Iterable[T], work: Callable[[T], Tensors]) -> Iterator[Tensors]:
         """As that of one process, in rounds of an item for each process."""
@@ -122,7 +122,7 @@ def launched(device: str) -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, _lost)
-    processes = Launched(cpu=torch.device(device).type == "cpu")
+    processes = Launched(cpu=device == "cpu" or not torch.cuda.is_available())
     try:
         with sharing(processes):
             yield

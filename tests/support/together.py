@@ -58,12 +58,7 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, st
 
 
 def train_all(folder: Path) -> None:
-    """The patch of every method that trains, on the shipped model, as `<method>.safetensors`.
-
-    By plain gradient descent: Adam divides each gradient by its own size, and so blows up what rounding leaves of those
-    that are zero.
-    """
-    torch.optim.Adam = torch.optim.SGD  # type: ignore[misc, assignment]
+    """The patch of every method that trains, on the shipped model, as `<method>.safetensors`."""
     model = load(MODEL)
     settings = Settings(steps=3, learning_rate=0.1, width=64, height=64, runs=17, run_steps=2, batch_size=5)
     for name, kind in METHODS.items():
@@ -74,5 +69,7 @@ def train_all(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Adam divides each gradient by its own size, and so blows up what rounding leaves of those that are zero.
+    torch.optim.Adam = torch.optim.SGD  # type: ignore[misc, assignment]
     with launched("cpu"):
         train_all(Path(sys.argv[1]))
