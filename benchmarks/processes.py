@@ -15,13 +15,28 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
+LAUNCH = (  # several processes on one machine, on CPUs too
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1"),
+    *("--mixed_precision=no", "--dynamo_backend=no"),
+)
 
 
 def in_process(benchmark: str, *arguments: str) -> Any:
     """What `python -m benchmarks.<benchmark> <arguments>` prints as JSON on its last line."""
-    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *arguments]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    return _printed([sys.executable, "-m", f"benchmarks.{benchmark}", *arguments], {})
+
+
+def in_processes(count: int, benchmark: str, *arguments: str) -> Any:
+    """As `in_process`, of so many processes with one thread each, that share the run where there are several."""
+    launcher = [*LAUNCH, f"--num_processes={count}"] if count > 1 else [sys.executable]
+    return _printed([*launcher, "-m", f"benchmarks.{benchmark}", *arguments], {"OMP_NUM_THREADS": "1"})
+
+
+def _printed(command: Sequence[str], environment: Mapping[str, str]) -> Any:
+    run = subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def medians(rounds: Sequence[Mapping[Any, Mapping[str, float]]]) -> dict[Any, dict[str, float]]:

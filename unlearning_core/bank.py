@@ -7,7 +7,7 @@ trained network only; ESD's reference code restarts a sampling run for every tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .model import Cond, DiffusionModel, check_prediction, noise_prediction
+from .processes import current
 from .prompts import Prompts, held_prompts
 from .sampling import BATCH, SEEDS, Sampling, batch_size, guided, sample_euler
 from .settings import BankSettings, Needs
@@ -101,10 +102,10 @@ class LatentSet(Compared):
     overwrites: list[Cond]
     base: Mapping[str, Tensor]
 
-    def sample(self, count: int, generator: torch.Generator) -> Batch:
-        """`count` latents at random items and steps, drawn from the CPU's `generator`."""
-        items = torch.randint(len(self.conds), (count,), generator=generator).tolist()
-        steps = torch.randint(len(self.sigma), (count,), generator=generator).tolist()
+    def sample(self, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Batch:
+        """`rows` of `count` latents at random items and steps, which are drawn from the CPU's `generator`."""
+        items = torch.randint(len(self.conds), (count,), generator=generator)[rows].tolist()
+        steps = torch.randint(len(self.sigma), (count,), generator=generator)[rows].tolist()
         places = list(zip(items, steps, strict=True))
         x, x0 = self._moved([self.x[place] for place in places]), self._moved([self.x0[item] for item in items])
         base = {name: self._moved([stack[place] for place in places]) for name, stack in self.base.items()}
@@ -255,10 +256,11 @@ def sample_trajectories(
 ) -> LatentSet:
     """Samples the items with Euler's method and keeps every step, with the predictions `reads`.
 
-    on_step is called after each.
+    on_step is called after each. Processes share the parts of `at_once` items.
     """
-    parts = [_Teacher(model, part, reads) for part in _parts(items, at_once)]
-    return _join_parts([_sample_batch(teacher, sampling, on_step) for teacher in parts])
+    teachers = [_Teacher(model, part, reads) for part in _parts(items, at_once)]
+    told = current().ordered(teachers, lambda teacher: _sample_batch(teacher, sampling, on_step))
+    return _joined(teachers, told, model.sigmas(sampling.steps)[:-1])
 
 
 @torch.no_grad()
@@ -271,12 +273,13 @@ def noised_latents(
 ) -> LatentSet:
     """Each item's picture, a clean latent of the source, at `steps` noise levels with its own noise.
 
-    on_step is called after each noise level.
+    on_step is called after each noise level. Processes share the parts of `at_once` items.
     """
     assert source.latents is not None
-    parts = zip(_parts(source.items, at_once), source.latents.split(at_once), strict=True)
-    teachers = ((_Teacher(model, part, source.reads), x0.to(model.device)) for part, x0 in parts)
-    return _join_parts([_noise_batch(teacher, x0, steps, on_step) for teacher, x0 in teachers])
+    teachers = [_Teacher(model, part, source.reads) for part in _parts(source.items, at_once)]
+    parts = zip(teachers, source.latents.split(at_once), strict=True)
+    told = current().ordered(parts, lambda part: _noise_batch(part[0], part[1].to(model.device), steps, on_step))
+    return _joined(teachers, told, model.sigmas(steps)[:-1])
 
 
 def items_at_once(width: int, height: int) -> int:
@@ -311,12 +314,16 @@ class _Teacher:
             said.append(e[name].cpu())
         return e
 
-    def latent_set(self, sigmas: Tensor, x0: Tensor) -> LatentSet:
-        """What it said at `sigmas` [steps], on the way to x0 [N, C, *spatial]."""
-        base = {name: torch.stack(said, dim=1) for name, said in self._said.items()}
-        x = torch.stack(self._latents, dim=1)
+    def told(self, x0: Tensor) -> dict[str, Tensor]:
+        """What it said, by name, with the latents x on the way to x0 [N, C, *spatial], on the CPU."""
+        said = {name: torch.stack(said, dim=1) for name, said in self._said.items()}
+        return {"x": torch.stack(self._latents, dim=1), "x0": x0.cpu(), **said}
+
+    def latent_set(self, told: Mapping[str, Tensor], sigmas: Tensor) -> LatentSet:
+        """What it `told` at `sigmas` [steps], here or in another process."""
+        base = {name: told[name] for name in self._said}
         conds, overwrites = self._conds["e_cond"], self._conds["e_overwrite"]
-        return LatentSet(self.items, x, x0.cpu(), sigmas, conds, overwrites, base)
+        return LatentSet(self.items, told["x"], told["x0"], sigmas, conds, overwrites, base)
 
     def _predict(self, name: str, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         e = torch.zeros_like(x)
@@ -330,7 +337,7 @@ class _Teacher:
         return e
 
 
-def _sample_batch(teacher: _Teacher, sampling: Sampling, on_step: Callable[[], None]) -> LatentSet:
+def _sample_batch(teacher: _Teacher, sampling: Sampling, on_step: Callable[[], None]) -> dict[str, Tensor]:
     model, items = teacher.model, teacher.items
     sigmas = model.sigmas(sampling.steps)
     x = model.noise([item.seed for item in items], sampling.width, sampling.height)
@@ -344,10 +351,10 @@ def _sample_batch(teacher: _Teacher, sampling: Sampling, on_step: Callable[[], N
         on_step()
         return guided(e["e_uncond"], torch.where(guide_mask, e["e_overwrite"], e["e_cond"]), sampling.cfg)
 
-    return teacher.latent_set(sigmas[:-1], sample_euler(predict, x, sigmas))
+    return teacher.told(sample_euler(predict, x, sigmas))
 
 
-def _noise_batch(teacher: _Teacher, x0: Tensor, steps: int, on_step: Callable[[], None]) -> LatentSet:
+def _noise_batch(teacher: _Teacher, x0: Tensor, steps: int, on_step: Callable[[], None]) -> dict[str, Tensor]:
     model = teacher.model
     sigmas = model.sigmas(steps)[:-1]
     generators = [torch.Generator().manual_seed(item.seed) for item in teacher.items]
@@ -355,28 +362,28 @@ def _noise_batch(teacher: _Teacher, x0: Tensor, steps: int, on_step: Callable[[]
         noise = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
         teacher(model.noised(x0, noise.to(x0), sigma.expand(len(x0))), sigma, {})
         on_step()
-    return teacher.latent_set(sigmas, x0)
+    return teacher.told(x0)
 
 
 def _parts(items: Sequence[BankItem], at_once: int) -> list[list[BankItem]]:
     return [list(items[start : start + at_once]) for start in range(0, len(items), at_once)]
 
 
-def _join_parts(parts: Sequence[LatentSet]) -> LatentSet:
-    sigma = parts[0].sigma
+def _joined(teachers: Sequence[_Teacher], told: Iterable[Mapping[str, Tensor]], sigmas: Tensor) -> LatentSet:
+    parts = [teacher.latent_set(each, sigmas) for teacher, each in zip(teachers, told, strict=True)]
 
-    def joined(latents: list[Tensor]) -> Tensor:
-        together = torch.cat(latents)
-        return together.pin_memory() if sigma.device.type == "cuda" else together
+    def together(latents: list[Tensor]) -> Tensor:
+        joined = torch.cat(latents)
+        return joined.pin_memory() if sigmas.device.type == "cuda" else joined
 
     return LatentSet(
         items=[item for part in parts for item in part.items],
-        x=joined([part.x for part in parts]),
-        x0=joined([part.x0 for part in parts]),
-        sigma=sigma,
+        x=together([part.x for part in parts]),
+        x0=together([part.x0 for part in parts]),
+        sigma=sigmas,
         conds=[cond for part in parts for cond in part.conds],
         overwrites=[cond for part in parts for cond in part.overwrites],
-        base={name: joined([part.base[name] for part in parts]) for name in parts[0].base},
+        base={name: together([part.base[name] for part in parts]) for name in parts[0].base},
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .commands import evaluate, export, train
+from .commands.shared import default_device
+from .launched import ProcessLost, Stopped, launched
 
 # Each has a docstring for its help, `add_arguments(parser)` and `run(args)`.
 COMMANDS = {"train": train, "evaluate": evaluate, "export": export}
@@ -22,7 +24,10 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; what is missing, or wrong with files or input, is one line, and exit status 1."""
+    """The command line; what is missing, or wrong with files or input, is one line, and exit status 1.
+
+    One line also of several processes that a launcher started: see `launched`.
+    """
     parser = argparse.ArgumentParser(prog="unlearn", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
@@ -31,11 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        COMMANDS[args.command].run(args)
+        with launched(args.device or default_device()):
+            COMMANDS[args.command].run(args)
+    except Stopped:
+        parser.exit(1)
     except ModuleNotFoundError as error:
         advice = f"run `pip install .` in {Path(__file__).parents[1]}"
         parser.exit(1, f"unlearn {args.command}: {error.name} is not installed; {advice}\n")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ProcessLost) as error:
         parser.exit(1, f"unlearn {args.command}: {error}\n")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .deltas import Delta, FullDelta
 from .model import DiffusionModel, check_prediction, noise_prediction
+from .processes import current
 
 if TYPE_CHECKING:
     from .bank import Batch
@@ -30,18 +31,24 @@ FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, Runtim
 def denoising_gradients(
     model: DiffusionModel, names: Sequence[str], batches: Iterable[Batch]
 ) -> Iterator[dict[str, Tensor]]:
-    """For each batch, the gradient of ||e(x, c) - noise||^2 by the weights `names`."""
+    """For each batch, the gradient of ||e(x, c) - noise||^2 by the weights `names`.
+
+    Processes share the batches, but none is cut, so that the gradients are the same numbers in any number of processes.
+    """
     weights = model.weights()
     probes = {name: FullDelta(weights[name], model.device) for name in names}
+
+    def gradients(batch: Batch) -> dict[str, Tensor]:
+        e = noise_prediction(model, batch.x, batch.sigma, batch.conds)
+        loss = F.mse_loss(e, batch.noise)
+        # A weight that reaches no output has the gradient zero.
+        found = torch.autograd.grad(
+            loss, [probe.diff for probe in probes.values()], allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(names, found, strict=True))
+
     with model.attach(probes):
-        for batch in batches:
-            e = noise_prediction(model, batch.x, batch.sigma, batch.conds)
-            loss = F.mse_loss(e, batch.noise)
-            # A weight that reaches no output has the gradient zero.
-            gradients = torch.autograd.grad(
-                loss, [probe.diff for probe in probes.values()], allow_unused=True, materialize_grads=True
-            )
-            yield dict(zip(names, gradients, strict=True))
+        yield from current().ordered(batches, gradients)
 
 
 @torch.no_grad()

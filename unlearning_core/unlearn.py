@@ -19,6 +19,7 @@ from .methods.base import Training
 from .model import DiffusionModel
 from .patch import Record, UnlearningPatch
 from .probes import check_reached
+from .processes import check_batch
 from .progress import OnProgress, Reporter
 from .prompts import Prompts
 from .selections import Selections, selections_of
@@ -39,9 +40,12 @@ def unlearn(
 ) -> UnlearningPatch:
     """The change that makes the model forget; the model is left as it was.
 
-    Patches that are already on the model count as part of the base. Raises ValueError when the model lacks the selected
-    weights or lets no gradient pass to one, the method cannot use the settings or latents, a forget prompt encodes as
-    one that is to stay, the loss is no longer a number, or the patch would change nothing.
+    Patches that are already on the model count as part of the base. Processes that share the run (see `processes`)
+    share the base's trajectories and each batch of a method that trains, and all return the patch.
+
+    Raises ValueError when the model lacks the selected weights or lets no gradient pass to one, the method cannot use
+    the settings or latents, a batch has fewer rows than there are processes, a forget prompt encodes as one that is to
+    stay, the loss is no longer a number, or the patch would change nothing.
     """
     method.check_settings(settings)
     names = selected(method, selections_of(model, settings.size), settings.weights)
@@ -51,6 +55,7 @@ def unlearn(
         tensors = solve(model, method, prompts, names, settings.size, on_progress)
     else:
         assert isinstance(method, GradientMethod)
+        check_batch(settings.batch_size)
         like = model.noise([0], settings.width, settings.height)
         latents.check(like)
         sources = bank_sources(method.needs, prompts, settings.bank, latents)
@@ -62,6 +67,7 @@ def unlearn(
             log.warning("rank: %s; rank 0 trains all", lost)
         check_reached(model, deltas, prompts.forget[0], settings.size)
         bank = make_bank(model, sources, settings.sampling, report)
+        report.done = calls  # also where other processes made some of them
         fit(method, new_training(model, bank, deltas, settings, base, report))
         tensors = lora_tensors(deltas)
     patch = UnlearningPatch(tensors, record_of(method, prompts, settings, base))

@@ -34,6 +34,7 @@ LIBRARY = (
         "prompts",
         "words",
         "progress",
+        "processes",
         "registry",
         "typed",
         "sampling",
@@ -48,7 +49,7 @@ LIBRARY = (
     ("train", "memory", "solve", "unlearn"),
     ("metrics",),
     ("reports", "tiny", "hosts"),
-    ("export",),
+    ("export", "launched"),
     ("commands", "cli"),
 )
 

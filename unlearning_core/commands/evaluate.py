@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from ..files import check_writable, read_text
+from ..files import check_writable, read_text, write_atomically
 from ..hosts.texts import check_plain
 from ..metrics.backbones import BACKBONES
 from ..metrics.clip import SHIPPED
 from ..metrics.evaluation import Candidate, Evaluation, check_names, evaluate
 from ..metrics.forgetting import Domains, Judge, target_of
 from ..metrics.lpips import Lpips
-from ..metrics.plan import Plan, check_measurable
+from ..metrics.plan import Plan, check_measurable, pictures_at_once
 from ..metrics.quality import Networks, check_pictures
 from ..metrics.retention import Comparison
 from ..patch import UnlearningPatch
+from ..processes import current
 from ..prompts import check_measured, lines
 from ..sampling import Sampling
 from .shared import (
@@ -39,8 +39,10 @@ from .shared import (
 if TYPE_CHECKING:
     from ..hosts.base import DiffusersModel
     from ..hosts.pictures import Variant
+    from ..metrics.cache import PictureCache
     from ..metrics.studio import Studio
 
+PICTURES = "pictures"  # folder in --out
 SECTIONS = ("retain", "forget")
 JUDGES = ("none", "nearest", "clip", "diffusion")
 
@@ -75,7 +77,8 @@ class Request:
     sampling: Sampling
     instruments: Instruments
     out: Path
-    cache: Path | None
+    cache: Path  # folder of pictures
+    keep: bool  # what is in it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +93,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each retain prompt")
     parser.add_argument("--forget-seeds", type=int, default=4, help="pictures of each forget prompt")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for tables, figures and pictures")
-    parser.add_argument("--cache", type=Path, help="folder that keeps pictures for the next run")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the pictures that an evaluation has left in --out"
+    )
+    parser.add_argument("--cache", type=Path, help="folder that keeps pictures for any evaluation, in place of --out")
     add_sampling_arguments(parser)
     looking = parser.add_argument_group("what looks at the pictures")
     looking.add_argument("--backbone", choices=BACKBONES, default="alex", help="LPIPS network")
@@ -119,7 +125,8 @@ def parse(args: argparse.Namespace) -> Request:
         target_of(domains, plan.forget)
     patches = read_patches(args.patch)
     check_names(list(patches))
-    for folder in filter(None, (args.out, args.cache)):
+    cache = args.cache or args.out / PICTURES
+    for folder in (args.out, cache):
         check_writable(folder / "figures.json")
     return Request(
         source=model_source(args),
@@ -129,14 +136,17 @@ def parse(args: argparse.Namespace) -> Request:
         sampling=sampling_of(args, next(iter(patches.values())).record),
         instruments=Instruments(args.backbone, args.clip, args.fid, args.judge, domains, args.models),
         out=args.out,
-        cache=args.cache,
+        cache=cache,
+        keep=args.resume or args.cache is not None,
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes figures.json, figures.csv, leaderboard.md, plot.png and sheet.png to --out, and prints the leaderboard."""
+    """Writes figures.json, figures.csv, leaderboard.md, plot.png and sheet.png to --out, and prints the leaderboard.
+
+    Of several processes, the main one does so.
+    """
     from ..hosts.pictures import PipelineDrawing, Variant
-    from ..metrics.cache import PictureCache
     from ..metrics.studio import Studio
 
     request = parse(args)
@@ -149,9 +159,8 @@ def run(args: argparse.Namespace) -> None:
     check_measurable(request.sampling.width, request.sampling.height, model.multiple, smallest)
     comparison = Comparison(lpips, request.plan, judge_named(request.instruments, model, networks))
     variants = {name: Variant(patch, request.strength) for name, patch in request.patches.items()}
-    with cache_folder(request.cache) as folder:
-        studio = Studio(PipelineDrawing(model, request.sampling), PictureCache(folder))
-        print(measure(studio, variants, comparison, networks, request))
+    studio = Studio(PipelineDrawing(model, request.sampling), picture_cache(request))
+    measure(studio, variants, comparison, networks, request)
 
 
 def measure(
@@ -160,8 +169,8 @@ def measure(
     comparison: Comparison,
     networks: Networks,
     request: Request,
-) -> str:
-    """Measures the variants, writes everything to the request's folder, and returns the leaderboard."""
+) -> None:
+    """Measures the variants; the main process writes everything to the request's folder and prints the leaderboard."""
     from ..hosts.pictures import Variant
     from ..reports.plots import comparison_sheet
 
@@ -173,11 +182,11 @@ def measure(
         "precision": request.source.precision,
         "strength": request.strength,
     }
-    request.out.mkdir(parents=True, exist_ok=True)
     evaluations = evaluate(base, candidates, comparison, networks, settings, studio.bare(Variant()))
-    table = write_figures(request.out, evaluations)
-    save_picture(comparison_sheet(base, draws, evaluations), request.out / "sheet.png")
-    return table
+    if current().is_main:
+        table = write_figures(request.out, evaluations)
+        save_picture(comparison_sheet(base, draws, evaluations), request.out / "sheet.png")
+        print(table)
 
 
 def write_figures(folder: Path, evaluations: Sequence[Evaluation]) -> str:
@@ -188,26 +197,29 @@ def write_figures(folder: Path, evaluations: Sequence[Evaluation]) -> str:
 
     write_report(folder / "figures", comparison_report(evaluations))
     table = leaderboard(evaluations)
-    (folder / "leaderboard.md").write_text(f"{table}\n", encoding="utf-8")
+    with write_atomically(folder / "leaderboard.md") as partial:
+        partial.write_text(f"{table}\n", encoding="utf-8")
     save_picture(tradeoff_plot(evaluations), folder / "plot.png")
     return table
 
 
 def save_picture(picture: Tensor, path: Path) -> None:
-    """Writes [1, H, W, 3] in 0..1."""
+    """Writes [1, H, W, 3] in 0..1 as PNG."""
     from ..reports.lettering import to_image
 
-    to_image(picture[0]).save(path)
+    with write_atomically(path) as partial:
+        to_image(picture[0]).save(partial, "PNG")
 
 
-@contextmanager
-def cache_folder(kept: Path | None) -> Iterator[Path]:
-    """Where pictures are kept: the named folder, or one that goes at the end."""
-    if kept:
-        yield kept
-        return
-    with TemporaryDirectory() as temporary:
-        yield Path(temporary)
+def picture_cache(request: Request) -> PictureCache:
+    """The request's folder of pictures, empty when those that are there are not to be kept."""
+    from ..metrics.cache import PictureCache
+
+    if current().is_main and not request.keep:
+        PictureCache(request.cache).clear()
+    current().wait()
+    at_once = pictures_at_once(request.sampling.width, request.sampling.height)
+    return PictureCache(request.cache, math.inf, at_once)
 
 
 def read_prompts(path: Path) -> PromptFile:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..metrics.plan import prompt_seeds_of
 from ..patch import UnlearningPatch
+from ..processes import current
 from ..sampling import Sampling
 from .shared import (
     ModelSource,
@@ -62,11 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(args: argparse.Namespace) -> Request:
-    """Raises ValueError for a missing base, a strength without --merge, a damaged patch or a place that cannot be
-    written to, FileNotFoundError for a missing patch.
+    """Raises ValueError for several processes, a missing base, a strength without --merge, a damaged patch or a place
+    that cannot be written to, FileNotFoundError for a missing patch.
     """
     from ..export import check_new
 
+    if current().count > 1:
+        raise ValueError("export: one process does it all; start it without a launcher")
     if args.model is None and (args.merge or args.pictures):
         raise ValueError("--base: missing; --merge and --pictures need the base model")
     if args.strength is not None and not args.merge:

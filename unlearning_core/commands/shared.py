@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..files import check_writable
 from ..patch import Record
+from ..processes import current
 from ..sampling import SEEDS, Sampling
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def add_precision_argument(parser: argparse.ArgumentParser) -> None:
 
 def model_source(args: argparse.Namespace) -> ModelSource:
     """Of the arguments that `add_model_arguments` defines."""
-    return ModelSource(args.model, args.config, args.device or default_device(), args.precision)
+    device = current().device(args.device or default_device())
+    return ModelSource(args.model, args.config, device, args.precision)
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

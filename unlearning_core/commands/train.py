@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..hosts.texts import check_plain
-from ..methods import METHODS, Method
+from ..methods import METHODS, ClosedForm, Method
 from ..model import SELECTIONS
+from ..processes import current
 from ..progress import Progress
 from ..prompts import Prompts, all_prompts
 from ..settings import Settings
@@ -66,11 +67,15 @@ def parse(args: argparse.Namespace) -> Request:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains with a progress line on stderr, and writes --out."""
-    request = parse(args)
-    patch = unlearn(request.source.load(), request.method, request.prompts, request.settings, show)
-    patch.save(request.out)
-    print(request.out)
+    """Trains with a progress line on stderr, and writes --out; of several processes, the main one does so."""
+    request, is_main = parse(args), current().is_main
+    if isinstance(request.method, ClosedForm) and not is_main:
+        return
+    model = request.source.load()
+    patch = unlearn(model, request.method, request.prompts, request.settings, show if is_main else _nothing)
+    if is_main:
+        patch.save(request.out)
+        print(request.out)
 
 
 def method_of(name: str, options: Sequence[str]) -> Method:
@@ -87,6 +92,10 @@ def method_of(name: str, options: Sequence[str]) -> Method:
         except ValueError as error:
             raise ValueError(f"--option {option}: {value!r} is no number") from error
     return kind(**values)
+
+
+def _nothing(progress: Progress) -> None:
+    """Shows it in the main process alone."""
 
 
 def show(progress: Progress) -> None:

@@ -38,6 +38,11 @@ def _draw_batch(model: DiffusersModel, prompt_seeds: Sequence[PromptSeed], sampl
     return model.decode(sample_euler(predict, x, model.sigmas(sampling.steps))).cpu()
 
 
+def device_name(device: torch.device) -> str:
+    """What computes there; the same for the same kind of GPU, whatever its number."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 class Variant(NamedTuple):
     """The base with a patch on it, or without."""
 
@@ -79,11 +84,11 @@ class PipelineDrawing:
         return self._vae_digest
 
     def surroundings(self, variant: Variant) -> Mapping[str, Any]:
-        """The device, and the configuration of the pipeline's parts."""
+        """What computes, and the configuration of the pipeline's parts."""
         pipeline = self.model.pipeline
         parts = {"denoiser": self.model.denoiser, "VAE": pipeline.vae, "noise schedule": pipeline.scheduler}
         return {
-            "device": str(self.model.device),
+            "device": device_name(self.model.device),
             "configuration": {name: str(sorted(part.config.items())) for name, part in parts.items()},
         }
 

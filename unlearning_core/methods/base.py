@@ -55,12 +55,17 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Step:
-    """The latents of one training step, and the trained model's noise predictions e [B, C, H, W] there."""
+    """The latents of one training step, and the trained model's noise predictions e [B, C, H, W] there.
+
+    Where processes share a batch, each has its own rows. The gradients of their losses are summed, each times its
+    share: exact for means over the batch, and for terms that do not depend on it.
+    """
 
     forget: Batch
     e_forget: Tensor
     retain: Batch | None  # None unless the method uses them, or L_help is on
     e_retain: Tensor | None
+    share: float = 1.0  # of the batch, in this process
 
 
 @dataclass(frozen=True)

@@ -59,18 +59,18 @@ class _Amnesia:
 
     def __init__(self, method: Sa, deltas: Mapping[str, Delta], fisher: Mapping[str, Tensor]) -> None:
         self.method, self.deltas, self.fisher = method, deltas, fisher
-        self.moved = 0.0
+        self.moved = torch.zeros(())
 
     def loss(self, step: Step) -> Tensor:
         assert step.retain is not None and step.e_retain is not None
         surrogate = F.mse_loss(step.e_forget, step.forget.noise)
         replay = F.mse_loss(step.e_retain, step.retain.noise)
         moved = torch.stack([(self.fisher[name] * delta.change() ** 2).sum() for name, delta in self.deltas.items()])
-        self.moved = moved.sum().item()
-        return surrogate + replay + self.method.penalty * moved.sum()
+        self.moved = moved.sum()
+        return surrogate + replay + self.method.penalty * self.moved
 
     def figures(self) -> dict[str, float]:
-        return {"Fisher distance": self.moved}
+        return {"Fisher distance": self.moved.item()}
 
 
 fisher_cache: dict[str, dict[str, Tensor]] = {}  # the newest, on the CPU, and only one: it is as large as the weights
@@ -95,7 +95,7 @@ def fisher_information(training: Training, samples: int) -> dict[str, Tensor]:
     batches = (training.bank.retain.sample(1, generator) for _ in range(samples))
     for gradients in denoising_gradients(training.model, list(total), batches):
         for name, gradient in gradients.items():
-            total[name] += gradient**2 / samples
+            total[name] += gradient.to(total[name]) ** 2 / samples
         training.report()
     return total
 

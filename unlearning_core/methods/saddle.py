@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..options import option
+from ..processes import current
 from .base import HELP, OWN_READING, GradientMethod, Objective, Step, Training
 
 SMOOTHING = 0.8  # of L_forget over steps: a few latents at random sigmas say little about the constraint
@@ -57,7 +58,8 @@ class _Lagrangian:
 
     def loss(self, step: Step) -> Tensor:
         moved = F.mse_loss(step.e_forget, step.forget.e_cond) / self.tau
-        self.moved = SMOOTHING * self.moved + (1 - SMOOTHING) * moved.detach()
+        whole = current().total(step.share * moved.detach())  # the multiplier is one for all rows of the batch
+        self.moved = SMOOTHING * self.moved + (1 - SMOOTHING) * whole
         lacking = 1 - self.moved
         self.multiplier = (self.multiplier + self.method.ascent * lacking).clamp(0.0, self.method.most)
         return (self.multiplier + self.method.damping * lacking) * (1 - moved) * self.tau

@@ -64,7 +64,7 @@ class Salun(GradientMethod):
         )
         for gradients in denoising_gradients(training.model, list(total), batches):
             for name, gradient in gradients.items():
-                total[name] += gradient
+                total[name] += gradient.to(total[name])
             training.report()
         sizes = torch.cat([gradient.abs().flatten() for gradient in total.values()])
         masked = round((1 - self.saliency) * len(sizes))

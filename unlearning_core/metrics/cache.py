@@ -24,13 +24,17 @@ LIMIT = 4 * 2**30  # bytes
 class PictureCache:
     """A folder of pictures with a size limit; the least recently used ones go first.
 
-    A file that is missing, damaged or of another program's making is no error: its picture is drawn again.
+    A file that is missing, damaged or of another program's making is no error: its picture is drawn again. Several
+    processes may share a folder that has no limit.
     """
 
-    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
-        """`limit` in bytes."""
+    def __init__(self, folder: Path, limit: float = LIMIT, at_once: int = 1) -> None:
+        """`limit` in bytes. `at_once`: how many pictures share a call of a network, where their values must not depend
+        on which of them were here already: of so many in a row that are asked for, all are drawn when one is missing.
+        """
         self.folder = folder
         self.limit = limit
+        self.at_once = at_once
         for written in {path.parent for path in folder.glob("??/.*.partial")}:
             remove_leftovers(written)
         self._size = sum(path.stat().st_size for path in self._files())
@@ -47,7 +51,7 @@ class PictureCache:
         def cached(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
             paths = [self._path(key(prompt), prompt, seed) for prompt, seed in prompt_seeds]
             pictures = [_read(path) for path in paths]
-            missing = [index for index, picture in enumerate(pictures) if picture is None]
+            missing = self._missing(pictures)
             if missing:
                 for index, picture in zip(missing, draw([prompt_seeds[index] for index in missing]), strict=True):
                     self._write(paths[index], picture)
@@ -61,6 +65,11 @@ class PictureCache:
         for path in self._files():
             path.unlink(missing_ok=True)
         self._size = 0
+
+    def _missing(self, pictures: Sequence[Tensor | None]) -> list[int]:
+        """Which pictures to draw."""
+        runs = [range(len(pictures))[start:][: self.at_once] for start in range(0, len(pictures), self.at_once)]
+        return [index for run in runs if any(pictures[each] is None for each in run) for index in run]
 
     def _path(self, key: str, prompt: str, seed: int) -> Path:
         name = hashlib.sha256(json.dumps([key, prompt, seed]).encode()).hexdigest()

@@ -20,6 +20,7 @@ from .plan import batches
 
 CMMD_SIGMA = 10.0  # of the RBF kernel, and the scale of the result: Jayasumana et al. 2024 (arXiv 2401.09603)
 CMMD_SCALE = 1000.0
+ROWS = 1024  # pictures that are compared with all others at once
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # of an open_clip folder
 SHIPPED = "shipped"
 SHIPPED_FOLDER = Path(__file__).parents[1] / "tiny" / "clip"
@@ -105,9 +106,9 @@ class Clip:
         """
         if len(embedded) != len(prompts):
             raise ValueError(f"CLIPScore needs one prompt for each picture, got {len(prompts)} for {len(embedded)}")
-        known = list(dict.fromkeys(prompts))
-        texts = self.embed_prompts(known)
-        return 100 * (embedded * texts[[known.index(prompt) for prompt in prompts]]).sum(1).clamp(min=0)
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        texts = self.embed_prompts(list(places))
+        return 100 * (embedded * texts[[places[prompt] for prompt in prompts]]).sum(1).clamp(min=0)
 
     @contextmanager
     def _on_device(self) -> Iterator[Any]:
@@ -194,7 +195,8 @@ def cmmd(first: Tensor, second: Tensor) -> float:
 
 
 def _kernel_mean(x: Tensor, y: Tensor) -> float:
-    return torch.exp(-torch.cdist(x, y).square() / (2 * CMMD_SIGMA**2)).mean().item()
+    parts = (torch.exp(-torch.cdist(rows, y).square() / (2 * CMMD_SIGMA**2)) for rows in x.split(ROWS))
+    return sum(part.sum().item() for part in parts) / (len(x) * len(y))
 
 
 def _resized(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:

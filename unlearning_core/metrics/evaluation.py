@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..processes import current
 from .figure import Measured
 from .plan import BASE, Draw
 from .quality import Networks, Quality, check_pictures, embed, quality_of
-from .retention import Comparison, Retention, baseline, retention_of
+from .retention import Comparison, Retention, baseline, movement, retention_of
 
 
 class Candidate(NamedTuple):
@@ -53,6 +54,8 @@ def evaluate(
     """Each of the `unlearned` models' figures under its name, the lowest integrity loss first.
 
     Draws and `settings` are as for `retention.measure`. Raises as that, `quality.measure_quality` and `check_names` do.
+    Processes that share the run (see `processes`) share the pictures, and the figures are the same in any number of
+    them; the main one alone computes and returns any.
     """
     plan = comparison.plan
     check_names(list(unlearned))
@@ -61,10 +64,12 @@ def evaluate(
     embedded = embed(base, networks, plan, BASE)
     found = []
     for name, (draw, identity) in unlearned.items():
-        all_settings = {**settings, **identity}
-        retention = retention_of(known, base, draw, comparison, all_settings, name)
-        quality = quality_of(embedded, embed(draw, networks, plan, name), networks.clip, plan, all_settings)
-        found.append(Evaluation(name, retention, quality))
+        moved, after = movement(base, draw, comparison, name), embed(draw, networks, plan, name)
+        if current().is_main:
+            all_settings = {**settings, **identity}
+            retention = retention_of(known, moved, comparison, all_settings)
+            quality = quality_of(embedded, after, networks.clip, plan, all_settings)
+            found.append(Evaluation(name, retention, quality))
     return sorted(found, key=lambda evaluation: evaluation.retention.integrity)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from ..prompts import quoted
@@ -19,6 +20,7 @@ from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, chunks, drawn
 
 Domains = Mapping[str, Sequence[str]]  # domain -> its labels
 
+NOT_ASKED = -1
 SHARES = ("ua", "ira", "cra", "right")
 
 
@@ -123,16 +125,32 @@ class Tally:
 
     def add(self, pictures: Tensor, prompts: Sequence[str]) -> None:
         """Pictures [B, H, W, 3] in 0..1 and the prompt of each; raises ValueError when the counts differ."""
+        self.count(self.verdicts(pictures, prompts), prompts)
+
+    def verdicts(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+        """What the judge says of pictures [B, H, W, 3] in 0..1: the number of a label for each domain [B, domains].
+
+        NOT_ASKED for the other domains of forget prompts. Raises ValueError when the counts differ.
+        """
         if len(pictures) != len(prompts):
             raise ValueError(f"the judge needs one prompt for each picture, got {len(prompts)} for {len(pictures)}")
+        found = torch.full((len(pictures), len(self.judge.domains)), NOT_ASKED)
         for forgotten in (True, False):
-            index = [i for i, prompt in enumerate(prompts) if (prompt in self._forget) is forgotten]
-            if index:
-                domains = [self.target.domain] if forgotten else list(self.judge.domains)
-                verdicts = self.judge.classify(pictures[index], domains)
-                for domain, labels in verdicts.items():
-                    for position, label in zip(index, labels, strict=True):
-                        self._count(domain, label, prompts[position], forgotten)
+            rows = self._rows(prompts, forgotten)
+            if rows:
+                labels = self.judge.classify(pictures[rows], self._asked(forgotten))
+                for column, (domain, known) in enumerate(self.judge.domains.items()):
+                    if domain in labels:
+                        found[rows, column] = torch.tensor([known.index(label) for label in labels[domain]])
+        return found
+
+    def count(self, verdicts: Tensor, prompts: Sequence[str]) -> None:
+        """Counts what `verdicts` gave for pictures of these prompts."""
+        for forgotten in (True, False):
+            for column, (domain, known) in enumerate(self.judge.domains.items()):
+                if domain in self._asked(forgotten):
+                    for row in self._rows(prompts, forgotten):
+                        self._count(domain, known[int(verdicts[row, column])], prompts[row], forgotten)
 
     def result(self) -> Accuracies:
         """The figures so far."""
@@ -141,6 +159,13 @@ class Tally:
             for (figure, prompt), votes in self._votes.items()
         )
         return Accuracies(**{figure: _share(counts, figure) for figure in SHARES}, counts=counts)
+
+    def _rows(self, prompts: Sequence[str], forgotten: bool) -> list[int]:
+        return [row for row, prompt in enumerate(prompts) if (prompt in self._forget) is forgotten]
+
+    def _asked(self, forgotten: bool) -> list[str]:
+        """The domains that count for such a prompt."""
+        return [self.target.domain] if forgotten else list(self.judge.domains)
 
     def _count(self, domain: str, shown: str, prompt: str, forgotten: bool) -> None:
         asked = label_of(prompt, self.judge.domains[domain])

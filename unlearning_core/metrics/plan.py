@@ -55,6 +55,11 @@ class Plan:
         """All of one model, retain prompts first."""
         return self.retain_prompt_seeds + self.forget_prompt_seeds
 
+    @property
+    def chunks(self) -> list[Sequence[PromptSeed]]:
+        """As `prompt_seeds`, in parts of one kind that every figure asks for, so that one process has all of each."""
+        return [*chunks(self.retain_prompt_seeds), *chunks(self.forget_prompt_seeds)]
+
     def settings(self) -> dict[str, str]:
         """The seeds, for a report."""
         seeds = {"seeds": span(self.seeds)}

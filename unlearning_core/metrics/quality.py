@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..processes import current
 from .clip import Clip, cmmd
 from .frechet import alexnet_features, frechet_distance
 from .inception import Fid
 from .lpips import Lpips
-from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, chunks, drawn
+from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, drawn
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,24 @@ def check_pictures(plan: Plan) -> None:
 
 
 def embed(draw: Draw, networks: Networks, plan: Plan, name: str) -> Embeddings:
-    """Draws a model's pictures in chunks and embeds them; `name` is for messages. Raises ValueError for NaN."""
-    alexnet, inception, retain, forget = [], [], [], []
-    for chunk in chunks(plan.retain_prompt_seeds):
+    """Draws a model's pictures in chunks and embeds them; `name` is for messages. Raises ValueError for NaN.
+
+    Processes share the chunks.
+    """
+
+    def look(chunk: Sequence[PromptSeed]) -> dict[str, Tensor]:
         pictures = drawn(draw, chunk, name)
-        alexnet.append(alexnet_features(networks.alexnet, pictures))
-        retain.append(networks.clip.embed_pictures(pictures))
-        if networks.fid:
-            inception.append(networks.fid.features(pictures))
-    for chunk in chunks(plan.forget_prompt_seeds):
-        forget.append(networks.clip.embed_pictures(drawn(draw, chunk, name)))
-    return Embeddings(
-        torch.cat(alexnet),
-        torch.cat(inception) if inception else None,
-        torch.cat(retain),
-        torch.cat(forget) if forget else retain[0][:0],
-    )
+        seen = {"CLIP": networks.clip.embed_pictures(pictures)}
+        if chunk[0][0] in plan.forget:
+            return seen
+        seen["AlexNet"] = alexnet_features(networks.alexnet, pictures)
+        return {**seen, "Inception": networks.fid.features(pictures)} if networks.fid else seen
+
+    parts = list(current().ordered(plan.chunks, look))
+    cut = len(plan.retain_prompt_seeds)
+    clip = torch.cat([part["CLIP"] for part in parts])
+    alexnet, inception = ([part[network] for part in parts if network in part] for network in ("AlexNet", "Inception"))
+    return Embeddings(torch.cat(alexnet), torch.cat(inception) if inception else None, clip[:cut], clip[cut:])
 
 
 def quality_of(base: Embeddings, unlearned: Embeddings, clip: Clip, plan: Plan, settings: dict[str, Any]) -> Quality:

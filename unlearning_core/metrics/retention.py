@@ -13,13 +13,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
+from ..processes import current
 from .forgetting import Accuracies, Judge, Tally
 from .lpips import Lpips
-from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, chunks, drawn
+from .plan import BASE, UNLEARNED, Draw, Plan, PromptSeed, drawn
 from .similarity import SIMILARITIES
 from .statistics import Interval, bootstrap_interval
 
 NOISE_FLOOR_PICTURES = 4
+VERDICTS = "verdicts"  # of a judge, beside measures by their keys
 
 
 @dataclass(frozen=True)
@@ -122,45 +127,60 @@ def measure(
     drawn when the judge does not know what the forget prompts have in common.
     """
     known = baseline(base, base_again, comparison)
-    return retention_of(known, base, unlearned, comparison, settings)
+    return retention_of(known, movement(base, unlearned, comparison), comparison, settings)
 
 
 def baseline(base: Draw, base_again: Draw, comparison: Comparison) -> Baseline:
-    """Draws all of the base's pictures, so that later no two models take turns on the device. Raises as `measure`."""
-    tally = comparison.tally()
-    for chunk in chunks(comparison.plan.prompt_seeds):
-        pictures = drawn(base, chunk, BASE)
-        if tally:
-            tally.add(pictures, [prompt for prompt, _ in chunk])
-    floor = noise_floor(base, base_again, comparison.lpips, comparison.plan.retain_prompt_seeds)
-    return Baseline(floor, tally.result() if tally else None)
+    """Draws all of the base's pictures, so that later no two models take turns on the device. Raises as `measure`.
+
+    Processes share the plan's chunks, here and in `movement`.
+    """
+    tally, plan = comparison.tally(), comparison.plan
+
+    def look(chunk: Sequence[PromptSeed]) -> dict[str, Tensor]:
+        return _verdicts(tally, drawn(base, chunk, BASE), chunk)
+
+    def again(prompt_seeds: Sequence[PromptSeed]) -> dict[str, Tensor]:
+        return {"LPIPS": noise_distances(base, base_again, comparison.lpips, prompt_seeds)}
+
+    for chunk, seen in zip(plan.chunks, current().ordered(plan.chunks, look), strict=True):
+        _count(tally, seen, chunk)
+    [floor] = current().ordered([plan.retain_prompt_seeds], again)
+    return Baseline(floor["LPIPS"].mean().item(), tally.result() if tally else None)
 
 
-def retention_of(
-    known: Baseline,
-    base: Draw,
-    unlearned: Draw,
-    comparison: Comparison,
-    settings: dict[str, Any],
-    name: str = UNLEARNED,
-) -> Retention:
-    """As `measure`, of a model with a `name` for messages, over what is known of the base."""
-    tally = comparison.tally()
-    moved = _Moved()
-    for chunk in chunks(comparison.plan.prompt_seeds):
+def movement(base: Draw, unlearned: Draw, comparison: Comparison, name: str = UNLEARNED) -> Movement:
+    """What `measure` sees of a model with a `name` for messages, picture by picture. Raises as that does."""
+    tally, plan = comparison.tally(), comparison.plan
+
+    def look(chunk: Sequence[PromptSeed]) -> dict[str, Tensor]:
         before, after = drawn(base, chunk, BASE), drawn(unlearned, chunk, name)
-        if tally:
-            tally.add(after, [prompt for prompt, _ in chunk])
-        moved.lpips += comparison.lpips.distance(before, after).tolist()
-        for measure in SIMILARITIES:
-            moved.similarities[measure.key] += measure.of(before, after)
-    return _retention(known, moved, comparison, tally, settings)
+        similarities = {each.key: torch.tensor(each.of(before, after), dtype=torch.float64) for each in SIMILARITIES}
+        return {"LPIPS": comparison.lpips.distance(before, after), **similarities, **_verdicts(tally, after, chunk)}
+
+    moved = Movement(tally)
+    for chunk, seen in zip(plan.chunks, current().ordered(plan.chunks, look), strict=True):
+        _count(tally, seen, chunk)
+        moved.lpips += seen["LPIPS"].tolist()
+        for key, values in moved.similarities.items():
+            values += seen[key].tolist()
+    return moved
+
+
+def _verdicts(tally: Tally | None, pictures: Tensor, chunk: Sequence[PromptSeed]) -> dict[str, Tensor]:
+    return {VERDICTS: tally.verdicts(pictures, [prompt for prompt, _ in chunk])} if tally else {}
+
+
+def _count(tally: Tally | None, seen: dict[str, Tensor], chunk: Sequence[PromptSeed]) -> None:
+    if tally:
+        tally.count(seen[VERDICTS], [prompt for prompt, _ in chunk])
 
 
 @dataclass
-class _Moved:
-    """LPIPS and the similarities of each picture of a plan."""
+class Movement:
+    """LPIPS and the similarities of each picture of a plan, and what a judge saw there."""
 
+    tally: Tally | None
     lpips: list[float] = field(default_factory=list)
     similarities: dict[str, list[float]] = field(default_factory=lambda: {each.key: [] for each in SIMILARITIES})
 
@@ -178,10 +198,9 @@ class _Moved:
         ]
 
 
-def _retention(
-    known: Baseline, moved: _Moved, comparison: Comparison, tally: Tally | None, settings: dict[str, Any]
-) -> Retention:
-    plan, cut = comparison.plan, len(comparison.plan.retain_prompt_seeds)
+def retention_of(known: Baseline, moved: Movement, comparison: Comparison, settings: dict[str, Any]) -> Retention:
+    """As `measure`, of what is known of the base and how the pictures moved."""
+    tally, plan, cut = moved.tally, comparison.plan, len(comparison.plan.retain_prompt_seeds)
     kept = moved.rows(plan.retain, plan.seeds, 0)
     lost = moved.rows(plan.forget, plan.forget_seeds, cut)
     distances = moved.lpips[:cut]
@@ -204,11 +223,11 @@ def _retention(
     )
 
 
-def noise_floor(base: Draw, base_again: Draw, lpips: Lpips, prompt_seeds: Sequence[PromptSeed]) -> float:
-    """Mean LPIPS of the base against a second run of it in another order, so in batches composed differently."""
+def noise_distances(base: Draw, base_again: Draw, lpips: Lpips, prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+    """LPIPS of the base against a second run of it in another order, so in batches composed differently, of some."""
     repeated = list(prompt_seeds[:NOISE_FLOOR_PICTURES])
     again = drawn(base_again, repeated[::-1], BASE)
-    return lpips.distance(drawn(base, repeated, BASE), again.flip(0)).mean().item()
+    return lpips.distance(drawn(base, repeated, BASE), again.flip(0))
 
 
 def count_pictures(plan: Plan, models: int = 1) -> int:

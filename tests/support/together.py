@@ -1,0 +1,75 @@
+"""Processes that share a run: started here without a launcher, so that a test can end one of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from downloads import ROOT
+
+from unlearning_core.hosts.families import load
+from unlearning_core.launched import launched
+from unlearning_core.methods import METHODS, GradientMethod
+from unlearning_core.processes import current
+from unlearning_core.prompts import Prompts
+from unlearning_core.settings import Settings
+from unlearning_core.tiny import MODEL
+from unlearning_core.unlearn import unlearn
+
+PROMPTS = Prompts(("a cat face", "a cat face in noto style"), ("a dog face",), ("a frog", "a car in noto style"))
+FOLDERS = [str(ROOT / name) for name in ("", "scripts", "tests/support")]
+OPTIONS = {"sa": {"fisher_samples": 3}}
+
+
+def start(arguments: Sequence[str], count: int = 2) -> list[subprocess.Popen[str]]:
+    """So many processes of one run of `python <arguments>`, with one thread each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                **shared,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "PYTHONPATH": os.pathsep.join(FOLDERS),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """Exit status and what was printed to stdout and stderr, of each."""
+    printed = [process.communicate(timeout=300) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, printed, strict=True)]
+
+
+def train_all(folder: Path) -> None:
+    """The patch of every method that trains, on the shipped model, as `<method>.safetensors`."""
+    model = load(MODEL)
+    settings = Settings(steps=3, learning_rate=0.1, width=64, height=64, runs=17, run_steps=2, batch_size=5)
+    for name, kind in METHODS.items():
+        if issubclass(kind, GradientMethod):
+            patch = unlearn(model, kind(**OPTIONS.get(name, {})), PROMPTS, settings)
+            if current().is_main:
+                patch.save(folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    # Adam divides each gradient by its own size, and so blows up what rounding leaves of those that are zero.
+    torch.optim.Adam = torch.optim.SGD  # type: ignore[misc, assignment]
+    with launched("cpu"):
+        train_all(Path(sys.argv[1]))
