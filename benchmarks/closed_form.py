@@ -134,10 +134,10 @@ def reference(solver: Any, weight: Tensor, forget: Tensor, overwrite: Tensor, he
     return moved @ empty @ inverse @ empty.T
 
 
-def summary() -> dict[str, Any]:
+def summary(repeats: int) -> dict[str, Any]:
     """All figures."""
     cases = [(method, count) for method in METHODS_MEASURED for count in COUNTS]
-    rounds = [{case: in_process("closed_form", "--measure", *map(str, case)) for case in cases} for _ in range(REPEATS)]
+    rounds = [{case: in_process("closed_form", "--measure", *map(str, case)) for case in cases} for _ in range(repeats)]
     found = medians(rounds)
     runs = {method: {count: found[method, count] for count in COUNTS} for method in METHODS_MEASURED}
     errors = {method: largest_error(method, 100) for method in METHODS_MEASURED}
@@ -148,7 +148,7 @@ def summary() -> dict[str, Any]:
         "peak_mb_ratio": max(run[2000]["peak MB"] / run[100]["peak MB"] for run in runs.values()),
         "errors": errors,
         "runs": runs,
-        "repeats": REPEATS,
+        "repeats": repeats,
         "machine": machine(),
     }
 
@@ -157,12 +157,13 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.closed_form", description="Closed forms at scale.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--measure", nargs=2, metavar=("METHOD", "CONCEPTS"), help="one measurement, in this process")
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure[0], int(args.measure[1]))))
         return
-    figures = summary()
+    figures = summary(args.repeats)
     print("method     concepts  seconds processor ms/concept  peak MB patch MB")
     for method, run in figures["runs"].items():
         for count, row in run.items():

@@ -185,10 +185,10 @@ def flops() -> dict[str, int]:
     return {"a forward pass": forward.get_total_flops(), "a training step": step.get_total_flops()}
 
 
-def summary() -> dict[str, Any]:
+def summary(repeats: int) -> dict[str, Any]:
     """All figures: medians over seeds, which take turns."""
     rounds = [
-        {name: in_process("esd_reference", "--measure", name, str(seed)) for name in RUNS} for seed in range(REPEATS)
+        {name: in_process("esd_reference", "--measure", name, str(seed)) for name in RUNS} for seed in range(repeats)
     ]
     runs = medians(rounds)
     theirs, single, six = (runs[name] for name in RUNS)
@@ -202,7 +202,7 @@ def summary() -> dict[str, Any]:
         "flops": flops(),
         "steps": STEPS,
         "learning_rate": RATE,
-        "repeats": REPEATS,
+        "repeats": repeats,
         "machine": machine(),
     }
 
@@ -211,12 +211,13 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.esd_reference", description="ESD against its own code.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="seeds")
     parser.add_argument("--measure", nargs=2, metavar=("RUN", "SEED"), help="one measurement, in this process")
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure[0], int(args.measure[1]))))
         return
-    figures = summary()
+    figures = summary(args.repeats)
     print("             seconds  processor  calls  samples     UA   MB of weights and optimizer")
     for name, row in figures["runs"].items():
         print(
