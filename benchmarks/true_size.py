@@ -119,11 +119,11 @@ def measure(name: str) -> dict[str, float]:
     prompts = core["prompts"].Prompts(("forget",), ("overwrite",), retain)
     method = core["methods"].METHODS["uce"]()
     settings = core["settings"].Settings(width=512, height=512, weights=method.weights)
+    unlearning = pack("nodes.host.unlearning")
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     wall, processor = time.perf_counter(), time.process_time()
-    opened = pack("nodes.host.unlearning").opened(model, clip, method)
-    with torch.inference_mode(False), torch.enable_grad(), opened as host:
+    with torch.inference_mode(False), torch.enable_grad(), unlearning.opened(model, clip, method) as host:
         patch = core["unlearn"].unlearn(host, method, prompts, settings)
     return {
         "seconds": time.perf_counter() - wall,

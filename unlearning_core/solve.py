@@ -25,6 +25,7 @@ from .names import loras_reach
 from .probes import Size
 from .progress import OnProgress, Reporter
 from .prompts import Prompts, all_prompts, held_prompts
+from .selections import selections_of
 from .texts import TextReader
 
 CUT = 1e-8  # share of a map's norm that its factors may leave out
@@ -113,7 +114,7 @@ def solve(
     `size` is of a picture in pixels that the model draws. Raises ValueError as `ClosedForm.map`, and when no tokens
     move.
     """
-    reader = TextReader(model, names, size)
+    reader = TextReader(model, names, size, one_text=selections_of(model, size).proven)
     report = Reporter(on_progress, len(all_prompts(prompts)))
     sums = _summed(reader, prompts, report)
     if not any(own.moved for own in sums):

@@ -25,17 +25,26 @@ class TextReader:
     answers from the third prompt on.
     """
 
-    def __init__(self, model: DiffusionModel, names: Sequence[str], size: Size) -> None:
+    def __init__(self, model: DiffusionModel, names: Sequence[str], size: Size, one_text: bool = False) -> None:
         """`names` of the layers' weights; `size` of a picture in pixels that the model draws.
 
+        With `one_text`, all the layers read what the first one reads where that is the text encoder's output as it is.
         Raises ValueError for a layer that is not linear in each token, and when none reach a layer.
         """
         for name in names:
             _check_linear(name, model.module(name))
         self._model = model
+        model.noise([0], *size)
+        self._begin(names[:1] if one_text else names, size)
+        if one_text and all(self._places):
+            self.groups = [list(names)]
+        elif one_text:
+            self._begin(names, size)
+
+    def _begin(self, names: Sequence[str], size: Size) -> None:
+        """Finds the groups by the empty prompt."""
         self._places: list[set[str]] = []  # of a group's tokens in an encoded prompt
         self._asked = 1
-        model.noise([0], *size)
         self._size, first = at_small_size(*size, lambda small: self._seen("", names, small))
         _check_reached("", names, first)
         self.groups = _sharing(first)
