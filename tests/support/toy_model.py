@@ -74,11 +74,11 @@ class InTurn(LatentSet):
 
     turn: Iterator[int] = field(default_factory=count)
 
-    def sample(self, count: int, generator: torch.Generator) -> Batch:
-        chosen = [next(self.turn) % len(self.items) for _ in range(count)]
+    def sample(self, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Batch:
+        chosen = [next(self.turn) % len(self.items) for _ in range(count)][rows]
         base = {name: stack[chosen, 0] for name, stack in self.base.items()}
         conds, overwrites = ([stack[index] for index in chosen] for stack in (self.conds, self.overwrites))
-        return Batch(self.x[chosen, 0], self.x0[chosen], self.sigma.expand(count), conds, overwrites, base)
+        return Batch(self.x[chosen, 0], self.x0[chosen], self.sigma.expand(len(chosen)), conds, overwrites, base)
 
 
 def in_turn(model: ToyModel, x: Tensor, noise: Tensor, pairs: Sequence[tuple[str, str]]) -> InTurn:
