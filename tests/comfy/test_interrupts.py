@@ -48,7 +48,7 @@ MEASURING = {
 
 @pytest.fixture(autouse=True)
 def quiet(pack: Pack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """No server to show progress, no file in ComfyUI's folders, and no cancel that is left for the next test."""
+    """No server to show progress, no file in ComfyUI's folders, nothing that other tests found out, no cancel left."""
     folder_paths = pack("nodes.host.folders").folder_paths
     for kind in ("output", "temp"):
         monkeypatch.setattr(folder_paths, f"get_{kind}_directory", lambda: str(tmp_path))
@@ -56,6 +56,7 @@ def quiet(pack: Pack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     monkeypatch.setattr(pack("nodes.host.progress"), "show", lambda text, node_id: None)
     monkeypatch.setattr(pack("nodes.host.unlearning"), "show", lambda text, node_id: None)
     monkeypatch.setattr(pack("nodes.unlearn").UnlearnConcept, "hidden", SimpleNamespace(unique_id="1"), raising=False)
+    monkeypatch.setattr(pack("unlearning_core.selections"), "_reads", {})
     monkeypatch.setattr(pack("nodes.host.unlearning"), "kept", pack("unlearning_core.kept").KeptPredictions())
     yield management
     management.interrupt_current_processing(False)
@@ -67,6 +68,7 @@ def test_training_ends_before_the_next_call(
     pack: Pack, quiet: ModuleType, model: Any, clip: Any, method: str, call: int
 ) -> None:
     network = type(model.model.diffusion_model)
+    quiet.load_models_gpu([model])  # another clone's patches may be on the network
     weights, calls = digest(model.model.state_dict()), 0
 
     def count(module: Any, *_: Any) -> None:
