@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,6 @@ from .processes import current
 
 if TYPE_CHECKING:
     from .bank import Batch
-
-T = TypeVar("T")
 
 SAID = 500  # characters of another library's message
 
@@ -59,35 +57,25 @@ def overwrite_prediction(model: DiffusionModel, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def small_size(model: DiffusionModel, width: int, height: int) -> Size:
-    """The smallest of the sizes of `at_small_size` that the model can predict at. Raises ValueError as it does."""
+    """The smallest of 1/16, 1/8, 1/4, 1/2 and 1 times a size in pixels that the model can predict at.
+
+    Raises ValueError when there is none, for a size that the model does not draw, and as `check_prediction`.
+    """
     conds, sigma = model.encode([""]), model.sigmas(1)[:1]
     model.noise([0], width, height)
-
-    def predict(size: Size) -> Tensor | None:
-        x0 = model.predict_x0(model.noise([0], *size), sigma, conds)
-        if size == (width, height):
-            check_prediction(x0)
-        return x0 if x0.isfinite().all() else None
-
-    return at_small_size(width, height, predict)[0]
-
-
-def at_small_size(width: int, height: int, predict: Callable[[Size], T | None]) -> tuple[Size, T]:
-    """The smallest of 1/16, 1/8, 1/4, 1/2 and 1 times a size in pixels that `predict` takes, and what it returns there.
-
-    It may return None for a size that is too small. Raises ValueError when no size works.
-    """
     for divisor in (16, 8, 4, 2, 1):
         size = width // divisor, height // divisor
         try:
-            predicted = predict(size)
+            x0 = model.predict_x0(model.noise([0], *size), sigma, conds)
         except torch.OutOfMemoryError:
             raise
         except FAILURES as error:
             failure = error
             continue
-        if predicted is not None:
-            return size, predicted
+        if divisor == 1:
+            check_prediction(x0)
+        if x0.isfinite().all():
+            return size
     raise ValueError(
         f"model: it cannot predict {width} x {height} pixels from a prompt alone ({one_line(failure)}); use the text "
         "encoder that goes with it, a size that it draws, a text-to-image model, and no LoRA or merge that breaks it"

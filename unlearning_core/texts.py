@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .digests import tensors
 from .model import Cond, DiffusionModel
-from .probes import Size, at_small_size
+from .probes import Size, small_size
 from .prompts import quoted
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -34,19 +34,18 @@ class TextReader:
         for name in names:
             _check_linear(name, model.module(name))
         self._model = model
-        model.noise([0], *size)
-        self._begin(names[:1] if one_text else names, size)
+        self._size = small_size(model, *size)
+        self._begin(names[:1] if one_text else names)
         if one_text and all(self._places):
             self.groups = [list(names)]
         elif one_text:
-            self._begin(names, size)
+            self._begin(names)
 
-    def _begin(self, names: Sequence[str], size: Size) -> None:
+    def _begin(self, names: Sequence[str]) -> None:
         """Finds the groups by the empty prompt."""
         self._places: list[set[str]] = []  # of a group's tokens in an encoded prompt
         self._asked = 1
-        self._size, first = at_small_size(*size, lambda small: self._seen("", names, small))
-        _check_reached("", names, first)
+        first = self._from_network("", names)
         self.groups = _sharing(first)
         self._dtype = first[self.groups[0][0]].dtype  # that the network reads text in
         self._note("", [first[group[0]] for group in self.groups])
@@ -66,16 +65,10 @@ class TextReader:
         self._asked += 1
         return [tokens.double() for tokens in read]
 
-    def _from_network(self, prompt: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """What reaches each layer. Raises ValueError for a layer that nothing reaches."""
-        seen = self._seen(prompt, names, self._size)
-        _check_reached(prompt, names, seen)
-        return seen
-
     @torch.no_grad()
-    def _seen(self, prompt: str, names: Sequence[str], size: Size) -> dict[str, Tensor]:
-        """What reaches layers; these do not see the picture, but the model has to take its size."""
-        conds, x, sigma = self._model.encode([prompt]), self._model.noise([0], *size), self._model.sigmas(1)[:1]
+    def _from_network(self, prompt: str, names: Sequence[str]) -> dict[str, Tensor]:
+        """What reaches each layer; these do not see the picture, but the model has to take its size."""
+        conds, x, sigma = self._model.encode([prompt]), self._model.noise([0], *self._size), self._model.sigmas(1)[:1]
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks, suppress(_AllSeen):
             for name in names:
@@ -83,6 +76,9 @@ class TextReader:
                 keep = _keeper(seen, name, len(names))
                 hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
             self._model.predict_x0(x, sigma, conds)
+        for name in names:
+            if name not in seen or not len(seen[name]):  # as where each token has an expert of its own
+                raise ValueError(f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains")
         return seen
 
     def _note(self, prompt: str, read: Sequence[Tensor]) -> None:
@@ -90,12 +86,6 @@ class TextReader:
         [cond] = self._model.encode([prompt])
         found = [_places_of(tokens, cond) for tokens in read]
         self._places = [old & new for old, new in zip(self._places or found, found, strict=True)]
-
-
-def _check_reached(prompt: str, names: Sequence[str], seen: Mapping[str, Tensor]) -> None:
-    for name in names:
-        if name not in seen or not len(seen[name]):  # as where each token has an expert of its own
-            raise ValueError(f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains")
 
 
 class _AllSeen(Exception):
