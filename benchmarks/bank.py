@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.esd_reference import DRAWN, SIDE, Counter, unlearning_accuracy
-from benchmarks.processes import in_process, machine, write_figures
+from benchmarks.esd_reference import DRAWN, SIDE, unlearning_accuracy
+from benchmarks.processes import Counter, in_process, machine, write_figures
 from benchmarks.tasks import object_task
 from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw

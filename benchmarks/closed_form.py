@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.processes import in_process, machine, medians, write_figures
+from benchmarks.processes import in_process, machine, medians, timed, write_figures
 from unlearning_core.changes import weight_changes
 from unlearning_core.methods import METHODS, ClosedForm
 from unlearning_core.methods.uce import Uce
@@ -95,11 +94,9 @@ def measure(method: str, count: int) -> dict[str, float]:
     assert issubclass(kind, ClosedForm)
     solver, prompts = kind(), prompts_of(count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    wall, processor = time.perf_counter(), time.process_time()
-    tensors = solve(model, solver, prompts, list(model.layers), (64, 64))
+    seconds, tensors = timed(lambda: solve(model, solver, prompts, list(model.layers), (64, 64)))
     return {
-        "seconds": time.perf_counter() - wall,
-        "processor seconds": time.process_time() - processor,
+        **seconds,
         "peak MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
         "patch MB": sum(tensor.nbytes for tensor in tensors.values()) / 2**20,
     }

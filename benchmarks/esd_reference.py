@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.processes import in_process, machine, medians, write_figures
+from benchmarks.processes import Counter, in_process, machine, medians, timed, write_figures
 from benchmarks.tasks import Task, object_task
 from unlearning_core.deltas import FullDelta
 from unlearning_core.hosts.base import DiffusersModel
@@ -46,19 +44,6 @@ RUNS = {"reference": None, "batch 1": 1, "batch 6": 6}  # what is measured -> ou
 REPEATS = 5
 
 
-class Counter:
-    """Calls of networks, and the samples in them."""
-
-    def __init__(self, *networks: nn.Module) -> None:
-        self.calls = self.samples = 0
-        for network in networks:
-            network.register_forward_pre_hook(self._count)
-
-    def _count(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.calls += 1
-        self.samples += len(inputs[0])
-
-
 def measure(name: str, seed: int) -> dict[str, float]:
     """One training: seconds, calls, memory, and the share of forget pictures without the concept afterwards."""
     torch.set_num_threads(1)
@@ -74,7 +59,7 @@ def ours(task: Task, seed: int, batch: int) -> dict[str, float]:
         steps=STEPS, learning_rate=RATE, width=SIDE, height=SIDE, batch_size=batch, seed=seed, weights=WEIGHTS
     )
     seconds, patch = timed(lambda: unlearn(model, Esd(eta=ETA), task.prompts, settings))
-    found = counted(counter)
+    found = counter.figures()
     trained = sum(change.numel() for change in patch.changes().values())
     with model.patched(patch):
         accuracy = unlearning_accuracy(model, task)
@@ -101,7 +86,7 @@ def reference(task: Task, seed: int) -> dict[str, float]:
 
     with trained.attach(deltas):
         seconds, _ = timed(train)
-        found = counted(counter)
+        found = counter.figures()
         with torch.no_grad():
             accuracy = unlearning_accuracy(trained, task)
     # Its trained weights are the second network's own, not changes beside them.
@@ -139,18 +124,6 @@ def reference_loss(
 def pick(count: int, generator: torch.Generator) -> int:
     """A number below `count`."""
     return int(torch.randint(count, (), generator=generator))
-
-
-def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """Seconds of wall and processor, and what the work returned."""
-    wall, processor = time.perf_counter(), time.process_time()
-    result = work()
-    return {"seconds": time.perf_counter() - wall, "processor seconds": time.process_time() - processor}, result
-
-
-def counted(counter: Counter) -> dict[str, float]:
-    """What it counted so far."""
-    return {"calls": counter.calls, "samples": counter.samples}
 
 
 def weights_of(model: DiffusersModel) -> int:

@@ -75,7 +75,7 @@ class Run:
     def __init__(self, pack: Pack, name: str) -> None:
         self.core = {
             part: pack(f"unlearning_core.{part}")
-            for part in ("bank", "methods", "progress", "prompts", "sampling", "settings", "unlearn")
+            for part in ("bank", "methods", "progress", "prompts", "settings", "unlearn")
         }
         self.memory = pack("nodes.host.memory")
         self.unlearning = pack("nodes.host.unlearning")
@@ -170,6 +170,7 @@ def measure(pack: Pack, name: str, rate: float) -> dict[str, Any]:
     run = Run(pack, name)
     with torch.inference_mode(False), torch.enable_grad():
         with run.opened() as host:
+            precision = str(host.patcher.model.get_dtype_inference())
             bank, seconds = run.bank(host)
             forward, step = run.flops(host)
             rows = {}
@@ -180,10 +181,11 @@ def measure(pack: Pack, name: str, rate: float) -> dict[str, Any]:
                 print(name, batch, {key: round(value, 3) for key, value in row.items()}, flush=True)
         with run.opened() as host:
             reference = run.reference(host)
-    ours = bank_seconds(seconds) + ITERATIONS * rows[1]["step ms"] / 1000
+    defaults = run.core["settings"].Settings()
+    ours = defaults.runs * defaults.run_steps * seconds + ITERATIONS * rows[1]["step ms"] / 1000
     return {
         "side": run.side,
-        "precision": "bf16",
+        "precision": precision.removeprefix("torch."),
         "forward FLOPs": forward,
         "step FLOPs": step,
         "step in forward passes": step / forward,
@@ -192,11 +194,6 @@ def measure(pack: Pack, name: str, rate: float) -> dict[str, Any]:
         "reference": reference,
         "speedup of the whole run": ITERATIONS * reference["step ms"] / 1000 / ours,
     }
-
-
-def bank_seconds(seconds: float) -> float:
-    """Of the bank that the settings' defaults make, at so many seconds a latent."""
-    return 16 * 20 * seconds
 
 
 def main() -> None:

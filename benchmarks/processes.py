@@ -8,11 +8,15 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from unlearning_core.processes import current
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = (  # several processes on one machine, on CPUs too
@@ -37,6 +41,33 @@ def _printed(command: Sequence[str], environment: Mapping[str, str]) -> Any:
         command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
     )
     return json.loads(run.stdout.splitlines()[-1])
+
+
+class Counter:
+    """Calls of networks, and the samples in them."""
+
+    def __init__(self, *networks: nn.Module) -> None:
+        self.calls = self.samples = 0
+        for network in networks:
+            network.register_forward_pre_hook(self._count)
+
+    def figures(self) -> dict[str, float]:
+        """What it counted so far."""
+        return {"calls": self.calls, "samples": self.samples}
+
+    def _count(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.calls += 1
+        self.samples += len(inputs[0])
+
+
+def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    """Seconds until all processes have ended, those that this one's processor computed, and what the work gave."""
+    current().wait()
+    begun, processor = time.perf_counter(), time.process_time()
+    found = work()
+    computed = time.process_time() - processor
+    current().wait()
+    return {"seconds": time.perf_counter() - begun, "processor seconds": computed}, found
 
 
 def medians(rounds: Sequence[Mapping[Any, Mapping[str, float]]]) -> dict[Any, dict[str, float]]:

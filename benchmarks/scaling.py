@@ -11,7 +11,6 @@ import argparse
 import json
 import platform
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +18,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from benchmarks.closed_form import TextLayers, prompts_of
-from benchmarks.processes import in_processes, machine, medians, write_figures
+from benchmarks.processes import Counter, in_processes, machine, medians, timed, write_figures
 from benchmarks.tasks import object_task
 from unlearning_core.hosts.base import DiffusersModel
 from unlearning_core.hosts.families import load
@@ -57,18 +55,18 @@ REPEATS = 5
 def measure_concepts(count: int) -> dict[str, float]:
     """Seconds of one closed form, and how often it asks the network."""
     layers: Any = TextLayers()
-    calls = counted(next(iter(layers.layers.values())))
+    counter = Counter(next(iter(layers.layers.values())))
     cost, _ = timed(lambda: solve(layers, Uce(), prompts_of(count), list(layers.layers), (64, 64)))
-    return {**cost, "calls": calls()}
+    return {**cost, "calls": counter.calls}
 
 
 def measure_pictures(prompts: int, side: int, steps: int) -> dict[str, float]:
     """Seconds of drawing a picture of each prompt, and calls of the network."""
     model = load(MODEL)
-    calls = counted(model.denoiser)
+    counter = Counter(model.denoiser)
     prompt_seeds = prompt_seeds_of(object_task().prompts.retain, [0, 1])[:prompts]
     cost, _ = timed(lambda: draw(model, prompt_seeds, Sampling(steps, 3.0, side, side)))
-    return {**cost, "calls": calls()}
+    return {**cost, "calls": counter.calls}
 
 
 def measure_evaluation(folder: Path) -> dict[str, Any]:
@@ -80,21 +78,21 @@ def measure_evaluation(folder: Path) -> dict[str, Any]:
     studio = Studio(PipelineDrawing(model, Sampling(EVALUATED_STEPS, 3.0, SIDE, SIDE)), PictureCache(folder))
     candidates = {"uce": Candidate(studio.cached(Variant(patch)), {})}
     base, comparison = studio.cached(Variant()), Comparison(networks.alexnet, plan)
-    calls = counted(model.denoiser)
+    counter = Counter(model.denoiser)
     cost, found = timed(lambda: evaluate(base, candidates, comparison, networks, {}, studio.bare(Variant())))
     figures = [[entry.retention.summary(), entry.quality.summary()] for entry in found]
     digest = sha256(json.dumps(figures).encode()).hexdigest()
-    return {**cost, "calls": calls(), "pictures": 2 * len(plan.prompt_seeds), "figures": digest}
+    return {**cost, "calls": counter.calls, "pictures": 2 * len(plan.prompt_seeds), "figures": digest}
 
 
 def measure_training(folder: Path) -> dict[str, Any]:
     """Seconds of training with OVW, and calls of the network in this process; the patch is in the folder."""
     model: DiffusersModel = load(MODEL)
-    calls = counted(model.denoiser)
+    counter = Counter(model.denoiser)
     cost, patch = timed(lambda: unlearn(model, Ovw(), object_task().prompts, TRAINED))
     if current().is_main:
         patch.save(folder / f"{current().count}.safetensors")
-    return {**cost, "calls": calls()}
+    return {**cost, "calls": counter.calls}
 
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -103,23 +101,6 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     "evaluation": lambda folder: measure_evaluation(Path(folder)),
     "training": lambda folder: measure_training(Path(folder)),
 }
-
-
-def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """Seconds until all processes have ended, those that this one's processor computed, and what the work gave."""
-    current().wait()
-    begun, processor = time.perf_counter(), time.process_time()
-    found = work()
-    computed = time.process_time() - processor
-    current().wait()
-    return {"seconds": time.perf_counter() - begun, "processor seconds": computed}, found
-
-
-def counted(module: nn.Module) -> Callable[[], int]:
-    """How often the module was called since."""
-    calls: list[None] = []
-    module.register_forward_pre_hook(lambda module, inputs: calls.append(None))
-    return lambda: len(calls)
 
 
 def growth(repeats: int) -> dict[str, list[dict[str, float]]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.processes import ROOT, in_process, machine, medians, write_figures
+from benchmarks.processes import ROOT, in_process, machine, medians, timed, write_figures
 
 RETAIN = 24  # prompts, beside the forget, the overwrite and the empty one
 NOISE = 1_000_003  # random numbers that all weights share; a prime, so that rows of a matrix differ
@@ -122,12 +121,14 @@ def measure(name: str) -> dict[str, float]:
     unlearning = pack("nodes.host.unlearning")
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    wall, processor = time.perf_counter(), time.process_time()
-    with torch.inference_mode(False), torch.enable_grad(), unlearning.opened(model, clip, method) as host:
-        patch = core["unlearn"].unlearn(host, method, prompts, settings)
+
+    def work() -> Any:
+        with torch.inference_mode(False), torch.enable_grad(), unlearning.opened(model, clip, method) as host:
+            return core["unlearn"].unlearn(host, method, prompts, settings)
+
+    seconds, patch = timed(work)
     return {
-        "seconds": time.perf_counter() - wall,
-        "processor seconds": time.process_time() - processor,
+        **seconds,
         "loaded GB": before,
         "GB above it": memory("VmHWM") - before,
         "patch MB": sum(tensor.nbytes for tensor in patch.tensors.values()) / 2**20,

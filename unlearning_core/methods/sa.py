@@ -66,8 +66,8 @@ class _Amnesia:
         surrogate = F.mse_loss(step.e_forget, step.forget.noise)
         replay = F.mse_loss(step.e_retain, step.retain.noise)
         moved = torch.stack([(self.fisher[name] * delta.change() ** 2).sum() for name, delta in self.deltas.items()])
-        self.moved = moved.sum()
-        return surrogate + replay + self.method.penalty * self.moved
+        self.moved = moved.sum().detach()
+        return surrogate + replay + self.method.penalty * moved.sum()
 
     def figures(self) -> dict[str, float]:
         return {"Fisher distance": self.moved.item()}
