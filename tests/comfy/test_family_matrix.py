@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
-from families import INVENTED, Family, random_model, read_families
+from families import INVENTED, random_model, read_families
 from family_checks import check_drawing, check_gradients, check_patches, check_refused, host_of, trained
 from family_table import REFUSED, note
 from invented import Network
@@ -28,7 +27,7 @@ DIFFUSERS = {"flux_dev": "own class", "sd35_large": "own class", **dict.fromkeys
 )
 def test_family(pack: Pack, name: str) -> None:
     family = FAMILIES[name]
-    model = supported(family)
+    model = random_model(family)
     before = {key: weight.clone() for key, weight in model.model.named_parameters()}
     row: dict[str, str] = {}
     with host_of(pack, model, family) as host:
@@ -59,11 +58,3 @@ def test_network_without_backward_is_refused(pack: Pack, monkeypatch: pytest.Mon
         with pytest.raises(ValueError, match=r"^model: its network has no backward pass .*; choose the method UCE"):
             trained(pack, host, family, "ovw", None, 0)
         trained(pack, host, family, "uce", None, 0)
-
-
-def supported(family: Family) -> Any:
-    import comfy.supported_models
-
-    if family.kind and not hasattr(comfy.supported_models, family.kind):
-        pytest.skip("a family that this ComfyUI does not know yet")
-    return random_model(family)

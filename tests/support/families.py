@@ -17,6 +17,7 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import pytest
 import torch
 from invented import config_class, config_of
 from torch import Tensor
@@ -221,9 +222,15 @@ def _invented_config(given: dict[str, Any]) -> Any:
 
 
 def random_model(family: Family) -> Any:
-    """A MODEL on the CPU in fp32, at which signals neither vanish nor explode."""
+    """A MODEL on the CPU in fp32, at which signals neither vanish nor explode.
+
+    The test is skipped when this ComfyUI does not know the family yet.
+    """
+    import comfy.supported_models
     from comfy.model_patcher import ModelPatcher
 
+    if family.kind and not hasattr(comfy.supported_models, family.kind):
+        pytest.skip(f"a family that this ComfyUI does not know yet: {family.kind}")
     config = small_config(family)
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
     state = {name: torch.randn(shape, generator=generator) for name, shape in (family.state or {}).items()}
