@@ -80,7 +80,7 @@ class Run:
         self.memory = pack("nodes.host.memory")
         self.unlearning = pack("nodes.host.unlearning")
         self.side = SIDES[name]
-        self.model, self.clip = random_model(name, "cuda"), StandIn(SIZES[name][1]["context_dim"])
+        self.model, self.clip = random_model(name, "cuda"), StandIn(SIZES[name])
         self.method = self.core["methods"].METHODS["esd"]()
         self.prompts = self.core["prompts"].Prompts(("forget",), ("overwrite",), ("retain",))
 
@@ -200,7 +200,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Training on a GPU.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--networks", nargs="+", choices=SIZES, default=[*SIZES])
+    parser.add_argument("--networks", nargs="+", choices=SIDES, default=[*SIDES])
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("This benchmark needs a GPU that torch.cuda finds.")
