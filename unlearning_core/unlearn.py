@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import __version__
 from .bank import NO_LATENTS, Bank, UserLatents, bank_sources, check_sizes, make_bank
-from .deltas import Delta, left_out, make_deltas
+from .deltas import UNPROTECTED, Delta, Directions, left_out, make_deltas
 from .encodings import check_encodings
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method, name_of
@@ -22,6 +22,7 @@ from .probes import check_reached
 from .processes import check_batch
 from .progress import OnProgress, Reporter
 from .prompts import Prompts
+from .protection import protected_directions
 from .selections import Selections, selections_of
 from .settings import Settings
 from .solve import solve
@@ -62,8 +63,8 @@ def unlearn(
         check_sizes(sources, like)
         calls = sum(source.calls(settings.sampling) for source in sources)
         report = Reporter(on_progress, calls + method.preparation + settings.steps)
-        deltas = new_deltas(model, settings)
-        if settings.rank and (lost := left_out(selected_weights(model, settings))):
+        deltas = new_deltas(model, settings, protected_directions(model, settings, prompts))
+        if settings.rank and (lost := left_out({name: model.weights()[name] for name in names})):
             log.warning("rank: %s; rank 0 trains all", lost)
         check_reached(model, deltas, prompts.forget[0], settings.size)
         bank = make_bank(model, sources, settings.sampling, report)
@@ -136,16 +137,18 @@ def fit(method: GradientMethod, training: Training) -> None:
         train(training, method, objective)
 
 
-def new_deltas(model: DiffusionModel, settings: Settings) -> dict[str, Delta]:
-    """Untrained deltas of the selected weights. Raises ValueError when the model lacks them, or rank does not fit."""
-    chosen = selected_weights(model, settings)
-    return make_deltas(chosen, settings.rank, settings.seed, model.device, settings.lora_scale)
+def new_deltas(
+    model: DiffusionModel, settings: Settings, protected: Mapping[str, Directions] = UNPROTECTED
+) -> dict[str, Delta]:
+    """Untrained deltas of the selected weights. Raises ValueError when the model lacks them, or rank does not fit.
 
-
-def selected_weights(model: DiffusionModel, settings: Settings) -> dict[str, Tensor]:
-    """The weights to train, by patch name. Raises ValueError when the model lacks them."""
+    `protected` weights keep to their directions, and the biases beside them do not train.
+    """
     weights = model.weights()
-    return {name: weights[name] for name in selections_of(model, settings.size).of(settings.weights)}
+    biases = {f"{name.removesuffix('.weight')}.bias" for name in protected}
+    names = [name for name in selections_of(model, settings.size).of(settings.weights) if name not in biases]
+    chosen = {name: weights[name] for name in names}
+    return make_deltas(chosen, settings.rank, settings.seed, model.device, settings.lora_scale, protected)
 
 
 def lora_tensors(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
