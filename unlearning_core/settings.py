@@ -46,6 +46,9 @@ class Settings:
         "share of the largest; they learn at 20 times the rate; 0 is off",
         step=0.001,
     )
+    wordings: int = option(
+        0, 0, 64, "other wordings of each forget prompt to look for, which half of the batch sees; 0 is off", step=1
+    )
     seed: int = option(0, 0, 2**64 - 1, "seed of trajectories, batches and LoRA factors", step=1)
     width: int = option(512, 16, 16384, "width of the training pictures in pixels", step=8)
     height: int = option(512, 16, 16384, "height of the training pictures in pixels", step=8)

@@ -10,25 +10,26 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, cycle, zip_longest
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .bank import BankItem, sample_trajectories
-from .model import Cond, DiffusionModel, noise_prediction
+from .model import DiffusionModel, noise_prediction
 from .prompts import SMALL_WORDS, Prompts, held_prompts
 from .sampling import Sampling
 
 FRAMES = ("a photo of", "a picture of", "a drawing of", "a painting of")
 BEFORE = re.compile(r"^(.*\bof)\s")  # how a prompt begins before its subject
 BEHIND = re.compile(r"\s((?:in|by|on|at|with|under|near)\s.*)$")  # and goes on behind it
-NEAR = 48  # of the encoder's words are asked about for each word
+NEAR = 24  # of the encoder's words are asked about for each word
 KINDS = 8  # candidates of one kind for a prompt, beside names
 RUNS, STEPS = 4, 8  # of the base, for latents at which it is asked
-LOOKED_AT = slice(1, 6)  # steps of a run at which prompts show what they are
-AT_ONCE = 16  # predictions
+LOOKED_AT = slice(2, 6, 2)  # steps of a run at which prompts show what they are
+
+Nearest = Callable[[str, int], list[str]]
 
 
 def other_wordings(
@@ -45,83 +46,102 @@ def other_wordings(
     has guidance scale and size; on_step is called once for a forget prompt.
     """
     held = [prompt for prompt in held_prompts(prompts) if prompt]
+    judge = _Judge(model, prompts.forget, held, sampling)
+    finder = _Finder(held, model.vocabulary().nearest, judge)
+    taken = {*prompts.forget, *held}
     found: dict[str, list[str]] = {}
     for forget in prompts.forget:
-        judge = _Judge(model, forget, held, sampling)
-        kinds = candidates(forget, held, model.vocabulary().nearest)
-        taken = {*prompts.forget, *held}
-        kept = [judge.kept([text for text in kind if text not in taken]) for kind in kinds]
-        in_turn = [text for row in zip_longest(*kept) for text in row if text is not None]
+        kinds = [[text for text in kind if text not in taken] for kind in finder.wordings(forget)]
+        in_turn = [text for row in zip_longest(*kinds) for text in row if text is not None]
         found[forget] = list(dict.fromkeys(in_turn))[:most]
         on_step()
     return found
 
 
 class _Judge:
-    """Says which wordings move the base's prediction as one forget prompt does."""
+    """Says which wordings move the base's prediction as a forget prompt does."""
 
-    def __init__(self, model: DiffusionModel, forget: str, held: Sequence[str], sampling: Sampling) -> None:
+    def __init__(self, model: DiffusionModel, forget: Sequence[str], held: Sequence[str], sampling: Sampling) -> None:
         self._model = model
-        items = [BankItem(forget, forget, forget, seed) for seed in range(RUNS)]
+        items = [BankItem(prompt, prompt, prompt, seed) for seed, prompt in zip(range(RUNS), cycle(forget))]
         short = Sampling(STEPS, sampling.cfg, sampling.width, sampling.height)
-        looked = sample_trajectories(model, items, short, reads=("e_cond", "e_uncond"))
-        self._x = looked.x[:, LOOKED_AT].flatten(0, 1)
+        looked = sample_trajectories(model, items, short, reads=("e_uncond",))
+        self._x, self._uncond = (part[:, LOOKED_AT].flatten(0, 1) for part in (looked.x, looked.e_uncond))
         self._sigma = looked.sigma[LOOKED_AT].repeat(RUNS)
-        self._uncond = looked.e_uncond[:, LOOKED_AT].flatten(0, 1)
-        self._forget = (looked.e_cond - looked.e_uncond)[:, LOOKED_AT].flatten(0, 1).flatten(1)
         self._held = [self._direction(prompt) for prompt in held]
-        self._nearest_held = max((self._likeness(held, self._forget) for held in self._held), default=0.0)
 
-    def kept(self, texts: Sequence[str]) -> list[str]:
+    def kept(self, forget: str, texts: Sequence[str]) -> list[str]:
         """Those that mean the forget prompt, the most alike first."""
-        likeness: dict[str, float] = {}
+        own = self._direction(forget)
+        nearest_held = max((_likeness(held, own) for held in self._held), default=0.0)
+        alike: dict[str, float] = {}
         for text in texts:
             direction = self._direction(text)
-            own = self._likeness(direction, self._forget)
-            others = max((self._likeness(direction, held) for held in self._held), default=0.0)
-            if own > max(others, self._nearest_held):
-                likeness[text] = own
-        return sorted(likeness, key=lambda text: -likeness[text])
+            others = max((_likeness(direction, held) for held in self._held), default=0.0)
+            if _likeness(direction, own) > max(others, nearest_held):
+                alike[text] = _likeness(direction, own)
+        return sorted(alike, key=lambda text: -alike[text])
 
     @torch.no_grad()
     def _direction(self, prompt: str) -> Tensor:
         """e0(c) - e0("") at all latents, [N, numbers]."""
-        [cond] = self._model.encode([prompt])
-        parts = zip(self._x.split(AT_ONCE), self._sigma.split(AT_ONCE), strict=True)
-        e = torch.cat([self._predicted(x, sigma, cond) for x, sigma in parts])
-        return (e - self._uncond).flatten(1)
-
-    def _predicted(self, x: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
-        return noise_prediction(self._model, x.to(self._model.device), sigma, [cond] * len(x)).cpu()
-
-    @staticmethod
-    def _likeness(one: Tensor, other: Tensor) -> float:
-        return float(F.cosine_similarity(one, other, dim=1).mean())
+        conds = self._model.encode([prompt]) * len(self._x)
+        e = noise_prediction(self._model, self._x.to(self._model.device), self._sigma, conds)
+        return (e.cpu() - self._uncond).flatten(1)
 
 
-def candidates(forget: str, held: Sequence[str], nearest: Callable[[str, int], list[str]]) -> list[list[str]]:
-    """Texts that may mean the forget prompt, kind by kind: other names, frames, other orders, fewer words.
-
-    None is made of the words of a held prompt alone. `nearest` gives so many words near one.
-    """
-    own = forget.split()
-    held_words = [set(prompt.lower().split()) for prompt in held]
-    mixed = random.Random(forget)
-    kinds = [names(own, held_words, nearest), framed(forget, held), reordered(own, mixed), shortened(own)]
-    return [[text for text in kind if not _said_by(text, held_words)] for kind in kinds]
+def _likeness(one: Tensor, other: Tensor) -> float:
+    return float(F.cosine_similarity(one, other, dim=1).mean())
 
 
-def names(own: Sequence[str], held: Sequence[set[str]], nearest: Callable[[str, int], list[str]]) -> list[str]:
-    """The prompt with the words that no held prompt has, alone or with a neighbour, as one word of the encoder's."""
+class _Finder:
+    """Candidates, of which the judge has kept those that mean a forget prompt."""
+
+    def __init__(self, held: Sequence[str], nearest: Nearest, judge: _Judge) -> None:
+        self._held = held
+        self._held_words = [set(prompt.lower().split()) for prompt in held]
+        self._nearest = nearest
+        self._judge = judge
+        self._names: dict[str, list[str]] = {}  # of what some words name
+
+    def wordings(self, forget: str) -> list[list[str]]:
+        """Other names, frames, other orders, fewer words; none of a held prompt's words alone."""
+        own, mixed = forget.split(), random.Random(forget)
+        kinds = [framed(forget, self._held), reordered(own, mixed), shortened(own)]
+        return [self._named(forget), *(self._judge.kept(forget, self._new(kind)) for kind in kinds)]
+
+    def _named(self, forget: str) -> list[str]:
+        """The prompt with other names for what it alone names; what these words name is looked up once."""
+        own = forget.split()
+        texts: list[str] = []
+        for start, end in named_spans(own, self._held_words):
+            span = " ".join(own[start:end])
+            put = {word: " ".join([*own[:start], word, *own[end:]]) for word in self._near(own[start:end])}
+            if span not in self._names:
+                kept = set(self._judge.kept(forget, self._new(put.values())))
+                self._names[span] = [word for word, text in put.items() if text in kept]
+            texts += [put[word] for word in self._names[span]]
+        return texts
+
+    def _near(self, span: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys(chain.from_iterable(self._nearest(word, NEAR) for word in span)))
+
+    def _new(self, texts: Iterable[str]) -> list[str]:
+        return [text for text in dict.fromkeys(texts) if not _said_by(text, self._held_words)]
+
+
+def named_spans(own: Sequence[str], held: Sequence[set[str]]) -> list[tuple[int, int]]:
+    """Where the words are that no held prompt has, alone and with a neighbour."""
     known = set[str]().union(*held, SMALL_WORDS)
     places = [place for place, word in enumerate(own) if word.lower() not in known]
     if not places:
         return []
     first, last = places[0], places[-1] + 1
     spans = [(first, last), (first, last + 1), (first - 1, last)]
-    spans = [(start, end) for start, end in spans if start >= 0 and end <= len(own) and _is_named(own[start:end])]
-    near = dict.fromkeys(chain.from_iterable(nearest(own[place], NEAR) for place in places))
-    return [" ".join([*own[:start], word, *own[end:]]) for word in near for start, end in spans]
+    small = [word.lower() in SMALL_WORDS for word in own]
+    return [
+        (start, end) for start, end in spans if 0 <= start and end <= len(own) and not small[start] | small[end - 1]
+    ]
 
 
 def framed(forget: str, held: Sequence[str]) -> list[str]:
@@ -151,11 +171,6 @@ def _parts(pattern: re.Pattern[str], prompts: Iterable[str]) -> list[str]:
     """What a pattern finds in prompts, the most frequent first."""
     found = Counter(match.group(1) for prompt in prompts if (match := pattern.search(prompt)))
     return [text for text, _ in found.most_common(KINDS)]
-
-
-def _is_named(words: Sequence[str]) -> bool:
-    """Whether neither end is a small word."""
-    return not {words[0].lower(), words[-1].lower()} & set(SMALL_WORDS)
 
 
 def _said_by(text: str, held: Sequence[set[str]]) -> bool:
