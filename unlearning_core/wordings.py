@@ -27,6 +27,7 @@ BEHIND = re.compile(r"\s((?:in|by|on|at|with|under|near)\s.*)$")  # and goes on 
 NEAR = 24  # of the encoder's words are asked about for each word
 KINDS = 8  # candidates of one kind for a prompt, beside names
 RUNS, STEPS = 4, 8  # of the base, for latents at which it is asked
+APART = 0.25
 LOOKED_AT = slice(2, 6, 2)  # steps of a run at which prompts show what they are
 
 Nearest = Callable[[str, int], list[str]]
@@ -41,9 +42,10 @@ def other_wordings(
 ) -> dict[str, list[str]]:
     """At most `most` other wordings of each forget prompt, the kinds of them in turn, each kind's nearest first.
 
-    A wording c' is kept when e0(c') - e0("") is nearer to the forget prompt's direction e0(c) - e0(""), by the mean
-    cosine over some latents, than that of every prompt that is held, and nearer to it than to any of these. `sampling`
-    has guidance scale and size; on_step is called once for a forget prompt.
+    What a prompt does is its direction e0(c) - e0(""), and two prompts are as far apart as 1 minus the mean cosine of
+    their directions over some latents. A wording is kept when it is nearer to the forget prompt than to every prompt
+    that is held, and has not more than APART of the way from the forget prompt to the nearest of these. `sampling` has
+    guidance scale and size; on_step is called once for a forget prompt.
     """
     held = [prompt for prompt in held_prompts(prompts) if prompt]
     judge = _Judge(model, prompts.forget, held, sampling)
@@ -74,11 +76,12 @@ class _Judge:
         """Those that mean the forget prompt, the most alike first."""
         own = self._direction(forget)
         nearest_held = max((_likeness(held, own) for held in self._held), default=0.0)
+        least = 1 - APART * (1 - nearest_held)
         alike: dict[str, float] = {}
         for text in texts:
             direction = self._direction(text)
             others = max((_likeness(direction, held) for held in self._held), default=0.0)
-            if _likeness(direction, own) > max(others, nearest_held):
+            if _likeness(direction, own) > max(others, least):
                 alike[text] = _likeness(direction, own)
         return sorted(alike, key=lambda text: -alike[text])
 
