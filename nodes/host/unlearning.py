@@ -18,7 +18,6 @@ from ...unlearning_core.model import DiffusionModel
 from ...unlearning_core.patch import UnlearningPatch
 from ...unlearning_core.prompts import Prompts, all_prompts
 from ...unlearning_core.protection import protected_directions
-from ...unlearning_core.protection import summary as protection_summary
 from ...unlearning_core.selections import selections_of, summary
 from ...unlearning_core.settings import Settings
 from ...unlearning_core.unlearn import selected, unlearn
@@ -61,7 +60,7 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         protected = protected_directions(host, settings, prompts) if trains else UNPROTECTED
         make_room(host, method, settings, all_prompts(prompts), protected)
         chosen = selected(method, selections_of(host, settings.size), settings.weights)
-        show("\n".join([summary(settings.weights, chosen), *protection_summary(protected)]), node_id)
+        show(summary(settings.weights, chosen), node_id)
         patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
     warning = rounding_warning(model, patch, 1.0)
     if warning:

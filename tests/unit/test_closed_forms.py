@@ -25,6 +25,7 @@ from unlearning_core.progress import Progress, Reporter
 from unlearning_core.prompts import Prompts, all_prompts, held_prompts
 from unlearning_core.selections import selections_of
 from unlearning_core.settings import Settings
+from unlearning_core.progress import Reporter
 from unlearning_core.solve import Sums, aligned, factors, solve
 from unlearning_core.texts import TextReader
 from unlearning_core.unlearn import unlearn
@@ -114,7 +115,7 @@ def test_u_nets_are_left_alone_from_the_third_prompt_on(comfyui_path: Path) -> N
         calls += 1
 
     host.denoiser.register_forward_pre_hook(count)
-    solve(host, Uce(), PROMPTS, names, SIZE)
+    solve(host, Uce(), PROMPTS, names, SIZE, Reporter())
     assert calls == 3  # the smallest size that works, and two prompts
 
 
