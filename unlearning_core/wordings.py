@@ -141,10 +141,8 @@ def named_spans(own: Sequence[str], held: Sequence[set[str]]) -> list[tuple[int,
         return []
     first, last = places[0], places[-1] + 1
     spans = [(first, last), (first, last + 1), (first - 1, last)]
-    small = [word.lower() in SMALL_WORDS for word in own]
-    return [
-        (start, end) for start, end in spans if 0 <= start and end <= len(own) and not small[start] | small[end - 1]
-    ]
+    inside = [(start, end) for start, end in spans if start >= 0 and end <= len(own)]
+    return [span for span in inside if not {own[span[0]].lower(), own[span[1] - 1].lower()} & set(SMALL_WORDS)]
 
 
 def framed(forget: str, held: Sequence[str]) -> list[str]:

@@ -25,7 +25,6 @@ from unlearning_core.progress import Progress, Reporter
 from unlearning_core.prompts import Prompts, all_prompts, held_prompts
 from unlearning_core.selections import selections_of
 from unlearning_core.settings import Settings
-from unlearning_core.progress import Reporter
 from unlearning_core.solve import Sums, aligned, factors, solve
 from unlearning_core.texts import TextReader
 from unlearning_core.unlearn import unlearn
