@@ -167,51 +167,60 @@ SADDLE = Saddle(margin=0.5, ascent=0.5, damping=2.0, most=1.0)
 
 
 def saddle_run() -> Run:
-    """e0 under the forget prompt is 4 and -4, under the empty prompt half of it: ||g||^2 = 2^2 = 4."""
+    """e0 under the forget prompt is 4 and -4, under the empty prompt half of it: tau = 0.5 * 2^2 = 2."""
     model = ToyModel((1.0, 2.0), TOKENS)
     return Run(model, in_turn(model, latents(4, -4), latents(0, 0), [CAT, CAT]))
 
 
-def step_left(run: Run, left: float) -> tuple[Step, Tensor]:
-    """A step where so much of both directions is left."""
+def moved_by(run: Run, distance: float) -> tuple[Step, Tensor]:
+    """A step where both predictions are this far from the base's, so that L_forget is its square."""
     batch = run.training.bank.forget.sample(2, run.training.generator)
-    e = (batch.e_uncond + left * (batch.e_cond - batch.e_uncond)).requires_grad_()
+    e = (batch.e_cond + distance).requires_grad_()
     return Step(batch, e, None, None), e
 
 
 def test_saddle() -> None:
-    """Multiplier and what is left, smoothed, over four steps."""
+    """Multiplier and smoothed L_forget / tau over four steps."""
     run = saddle_run()
     objective = SADDLE.begin(run.training)
     steps = (
-        # left; smoothed: 0.8 of the old, from 1, + 0.2 of the new
-        # multiplier: + 0.5 * (smoothed + 0.5), from 0 to 1
-        # loss: (multiplier + 2 * (smoothed + 0.5)) * left * 4
-        (1.0, 1.0, 0.75, (0.75 + 2 * 1.5) * 4),
-        (0.0, 0.8, 1.0, 0.0),
-        (-4.0, 0.64 - 0.8, 1.0, (1.0 + 2 * 0.34) * -16),
-        (-6.0, -0.128 - 1.2, 1 - 0.414, (0.586 - 2 * 0.828) * -24),
+        # distance, L_forget / tau = distance^2 / 2, smoothed: 0.8 of the old + 0.2 of the new
+        # multiplier: + 0.5 * (1 - smoothed), from 0 to 1
+        # loss: (multiplier + 2 * (1 - smoothed)) * (tau - L_forget)
+        (1.0, 0.1, 0.45, (0.45 + 2 * 0.9) * (2 - 1)),
+        (2.0, 0.08 + 0.4, 0.45 + 0.26, (0.71 + 2 * 0.52) * (2 - 4)),
+        (4.0, 0.384 + 1.6, 0.71 - 0.492, (0.218 - 2 * 0.984) * (2 - 16)),
+        (4.0, 1.5872 + 1.6, 0.0, (0.0 - 2 * 2.1872) * (2 - 16)),
     )
-    for left, smoothed, multiplier, expected in steps:
-        step, _ = step_left(run, left)
+    for distance, smoothed, multiplier, expected in steps:
+        step, _ = moved_by(run, distance)
         assert_close(objective.loss(step), torch.tensor(expected))
-        assert objective.figures() == {"multiplier": pytest.approx(multiplier), "left": pytest.approx(smoothed)}
+        assert objective.figures() == {
+            "multiplier": pytest.approx(multiplier, abs=1e-6),
+            "L_forget / tau": pytest.approx(smoothed),
+        }
 
 
 def test_saddles_multiplier_has_an_upper_bound() -> None:
     run = saddle_run()
     objective = Saddle(margin=0.5, ascent=0.5, damping=2.0, most=0.3).begin(run.training)
-    step, _ = step_left(run, 1.0)
-    assert_close(objective.loss(step), torch.tensor((0.3 + 2 * 1.5) * 4))
+    step, _ = moved_by(run, 1.0)
+    assert_close(objective.loss(step), torch.tensor((0.3 + 2 * 0.9) * (2 - 1)))
     assert objective.figures()["multiplier"] == pytest.approx(0.3)
 
 
-def test_saddle_takes_the_direction_away_and_nothing_else() -> None:
-    """d loss / d e = (multiplier + 2 * 1.5) * g / 2: along g, wherever e is."""
+def test_saddle_pushes_the_prediction_away() -> None:
+    """d loss / d e = -(multiplier + 2 * 0.9) * d L_forget / d e, and L_forget is the mean of two squares."""
     run = saddle_run()
-    step, e = step_left(run, 1.0)
+    step, e = moved_by(run, 1.0)
     [gradient] = torch.autograd.grad(SADDLE.begin(run.training).loss(step), [e])
-    assert_close(gradient, latents(3.75, -3.75))
+    assert_close(gradient, latents(-2.25, -2.25))
+
+
+def test_saddle_starts_with_a_random_step_of_the_learning_rate() -> None:
+    run = saddle_run()
+    SADDLE.begin(run.training)
+    assert_close(run.delta.diff.detach(), 0.01 * torch.randn(2, generator=torch.Generator().manual_seed(0)))
 
 
 def test_uce() -> None:
