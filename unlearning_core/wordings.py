@@ -85,6 +85,14 @@ class _Judge:
                 alike[text] = _likeness(direction, own)
         return sorted(alike, key=lambda text: -alike[text])
 
+    def reads(self, text: str) -> bool:
+        """Whether the text encoder reads all of it."""
+        try:
+            self._model.encode([text])
+        except ValueError:
+            return False
+        return True
+
     @torch.no_grad()
     def _direction(self, prompt: str) -> Tensor:
         """e0(c) - e0("") at all latents, [N, numbers]."""
@@ -130,7 +138,8 @@ class _Finder:
         return list(dict.fromkeys(chain.from_iterable(self._nearest(word, NEAR) for word in span)))
 
     def _new(self, texts: Iterable[str]) -> list[str]:
-        return [text for text in dict.fromkeys(texts) if not _said_by(text, self._held_words)]
+        new = [text for text in dict.fromkeys(texts) if not _said_by(text, self._held_words)]
+        return [text for text in new if self._judge.reads(text)]
 
 
 def named_spans(own: Sequence[str], held: Sequence[set[str]]) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ from unlearning_core.selections import selections_of
 from unlearning_core.settings import Settings
 from unlearning_core.texts import TextReader
 from unlearning_core.tiny import MODEL
+from unlearning_core.tiny.world import prompts
 from unlearning_core.unlearn import unlearn
 
 PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a frog", "a car in noto style", "a house in twemoji style"))
@@ -89,10 +90,11 @@ def test_layers_that_see_the_picture_are_not_protected(model: DiffusersModel) ->
     ("changes", "message"),
     [
         ({"weights": "not_cross_attention"}, "protect: none of the chosen weights reads the text"),
-        ({"protect": 1e-9}, "protect: the retain prompts leave no direction"),
+        ({"protect": 1e-9}, "protect: the retain prompts leave no direction of the text below 1e-09"),
         ({"protect": 1.5}, "protect: 1.5 is out of range"),
     ],
 )
 def test_what_cannot_be_protected_is_refused(model: DiffusersModel, changes: dict[str, object], message: str) -> None:
+    everything = replace(PROMPTS, retain=tuple(prompts()[6:]))  # whose tokens lie in all directions
     with pytest.raises(ValueError, match=message):
-        unlearn(model, Ovw(), PROMPTS, replace(SETTINGS, **changes))  # type: ignore[arg-type]
+        unlearn(model, Ovw(), everything, replace(SETTINGS, **changes))  # type: ignore[arg-type]
