@@ -163,13 +163,21 @@ def judge_output() -> io.Output:
     )
 
 
-def number_input(spec: Field[Any], advanced: bool | None = None) -> Any:
+def number_input(spec: Field[Any], advanced: bool | None = None, optional: bool = False) -> Any:
     """The widget of a numeric option: its range, default and tooltip come from the library."""
     kind: Any = io.Int if isinstance(spec.default, int) else io.Float
     low, high, step = (spec.metadata[key] for key in ("low", "high", "step"))
     low, extra = (low, {}) if kind is io.Int else (Least(low), {"round": False})
     return kind.Input(
-        spec.name, default=spec.default, min=low, max=high, step=step, tooltip=tooltip(spec), advanced=advanced, **extra
+        spec.name,
+        optional=optional,
+        default=spec.default,
+        min=low,
+        max=high,
+        step=step,
+        tooltip=tooltip(spec),
+        advanced=advanced,
+        **extra,
     )
 
 

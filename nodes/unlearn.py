@@ -95,6 +95,7 @@ class UnlearnConcept(io.ComfyNode):
                     number_input(SETTINGS[name], advanced=True)
                     for name in ("batch_size", "runs", "run_steps", "run_cfg")
                 ),
+                *(number_input(SETTINGS[name], optional=True) for name in ("protect", "wordings")),
                 io.Latent.Input(
                     "forget_latents",
                     optional=True,

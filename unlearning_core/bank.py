@@ -101,6 +101,12 @@ class LatentSet(Compared):
     conds: list[Cond]
     overwrites: list[Cond]
     base: Mapping[str, Tensor]
+    others: Sequence[Sequence[Cond]] = ()  # for each item, other wordings of its prompt; empty without any
+
+    def worded(self, model: DiffusionModel, wordings: Mapping[str, Sequence[str]]) -> LatentSet:
+        """The same, where half of what `sample` gives is under one of the other wordings of its prompt."""
+        encoded = {prompt: model.encode(texts) for prompt, texts in wordings.items()}
+        return replace(self, others=[encoded.get(item.prompt, []) for item in self.items])
 
     def sample(self, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Batch:
         """`rows` of `count` latents at random items and steps, which are drawn from the CPU's `generator`."""
@@ -109,8 +115,19 @@ class LatentSet(Compared):
         places = list(zip(items, steps, strict=True))
         x, x0 = self._moved([self.x[place] for place in places]), self._moved([self.x0[item] for item in items])
         base = {name: self._moved([stack[place] for place in places]) for name, stack in self.base.items()}
-        conds, overwrites = ([stack[item] for item in items] for stack in (self.conds, self.overwrites))
+        overwrites = [self.overwrites[item] for item in items]
+        conds = [self.conds[item] for item in items]
+        if any(self.others):
+            conds = self._reworded(items, conds, torch.rand(count, 2, generator=generator)[rows])
         return Batch(x, x0, torch.stack([self.sigma[step] for step in steps]), conds, overwrites, base)
+
+    def _reworded(self, items: Sequence[int], conds: Sequence[Cond], drawn: Tensor) -> list[Cond]:
+        """Half of the rows under another wording; `drawn` [rows, 2] says which rows, and which wording."""
+        reworded = []
+        for item, cond, (half, which) in zip(items, conds, drawn.tolist(), strict=True):
+            others = self.others[item]
+            reworded.append(others[int(which * len(others))] if others and half < 0.5 else cond)
+        return reworded
 
     def _moved(self, latents: list[Tensor]) -> Tensor:
         """One batch on the model's device; nothing waits for the copy."""

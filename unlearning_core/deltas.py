@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .names import TRANSFORMER, loras_reach
 
+PROTECTED_RATE = 20.0  # a change that leaves the retain prompts alone may be larger: docs/methods.md
+
+
+class Directions(NamedTuple):
+    """Ways in which what a layer reads may be told apart, [k, in], orthonormal.
+
+    `share` is how much of the forget prompts' tokens lies along them, 0 to 1, by their squares.
+    """
+
+    free: Tensor
+    share: float
+
+
+UNPROTECTED: Mapping[str, Directions] = MappingProxyType({})
+
 
 class FullDelta(nn.Module):
     """`weight + diff`, with a diff of the weight's own shape."""
+
+    rate: ClassVar[float] = 1.0  # of the learning rate
 
     def __init__(self, weight: Tensor, device: torch.device) -> None:
         super().__init__()
@@ -35,22 +55,27 @@ class FullDelta(nn.Module):
         return full_tensors(name, self.diff)
 
 
-class LowRankDelta(nn.Module):
-    """`weight + scale * up @ down` (LoRA, Hu et al. 2021); strength 1 is the trained change."""
+class FactoredDelta(nn.Module, ABC):
+    """`weight + scale * up @ down`, of which a subclass trains one factor or both."""
 
-    def __init__(
-        self, weight: Tensor, rank: int, device: torch.device, generator: torch.Generator, scale: float = 1.0
-    ) -> None:
+    rate: ClassVar[float] = 1.0  # of the learning rate
+
+    def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
         self.scale = scale
         self.mask: Tensor | None = None
-        down = torch.randn(rank, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
-        self.down = nn.Parameter(down.to(device))
-        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, *[1] * (weight.ndim - 2), device=device))
+
+    @abstractmethod
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """up [out, rank, ...] and down [rank, in, ...]."""
+
+    @abstractmethod
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Under LoRA-file keys."""
 
     def change(self) -> Tensor:
         """What it adds to the weight."""
-        change = self.scale * low_rank_product(self.up, self.down)
+        change = self.scale * low_rank_product(*self.factors())
         if self.mask is not None and change.requires_grad:
             change.register_hook(self.mask.mul)
         return change
@@ -66,12 +91,61 @@ class LowRankDelta(nn.Module):
         """The changed weight, of the weight's shape and type."""
         return weight + self.change().to(weight)
 
+
+class LowRankDelta(FactoredDelta):
+    """LoRA (Hu et al. 2021): both factors train, from a change of zero; strength 1 is the trained change."""
+
+    def __init__(
+        self, weight: Tensor, rank: int, device: torch.device, generator: torch.Generator, scale: float = 1.0
+    ) -> None:
+        super().__init__(scale)
+        down = torch.randn(rank, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
+        self.down = nn.Parameter(down.to(device))
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, *[1] * (weight.ndim - 2), device=device))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.up, self.down
+
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """Under LoRA-file keys."""
-        return low_rank_tensors(name, self.up, self.down, self.scale)
+        return low_rank_tensors(name, *self.factors(), self.scale)
 
 
-Delta = FullDelta | LowRankDelta
+class ProtectedDelta(FactoredDelta):
+    """A full change along some directions of what a layer reads; along all others the layer stays as it was."""
+
+    rate: ClassVar[float] = PROTECTED_RATE
+
+    def __init__(self, weight: Tensor, directions: Directions) -> None:
+        super().__init__()
+        self.directions = directions
+        free = directions.free
+        self.up = nn.Parameter(free.new_zeros(weight.shape[0], len(free), *[1] * (weight.ndim - 2)))
+        self.down = free.reshape(len(free), *weight.shape[1:])
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.up, self.down
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        return full_tensors(name, self.change())
+
+
+class ProtectedLowRankDelta(LowRankDelta):
+    """A LoRA along some directions of what a layer reads."""
+
+    rate: ClassVar[float] = PROTECTED_RATE
+
+    def __init__(
+        self, weight: Tensor, rank: int, directions: Directions, generator: torch.Generator, scale: float = 1.0
+    ) -> None:
+        super().__init__(weight, rank, directions.free.device, generator, scale)
+        self.directions = directions
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        free = self.directions.free
+        return self.up, (self.down.flatten(1) @ free.T @ free).reshape(self.down.shape)
+
+
+Delta = FullDelta | FactoredDelta
 
 
 def low_rank_product(up: Tensor, down: Tensor) -> Tensor:
@@ -99,20 +173,34 @@ def low_rank_tensors(name: str, up: Tensor, down: Tensor, scale: float = 1.0) ->
 
 
 def make_deltas(
-    weights: Mapping[str, Tensor], rank: int, seed: int, device: torch.device, scale: float = 1.0
+    weights: Mapping[str, Tensor],
+    rank: int,
+    seed: int,
+    device: torch.device,
+    scale: float = 1.0,
+    protected: Mapping[str, Directions] = UNPROTECTED,
 ) -> dict[str, Delta]:
     """Zero deltas on `device` for `weights`: full ones for rank 0, else LoRA pairs for `low_rank_part` of them.
 
-    Raises ValueError when rank > 0 and a LoRA can hold none of the weights.
+    Those of `protected` weights keep to their directions. Raises ValueError when rank > 0 and a LoRA can hold none of
+    the weights.
     """
     if rank == 0:
-        return {name: FullDelta(weight, device) for name, weight in weights.items()}
+        return {
+            name: ProtectedDelta(weight, protected[name]) if name in protected else FullDelta(weight, device)
+            for name, weight in weights.items()
+        }
     generator = torch.Generator().manual_seed(seed)
     matrices = low_rank_part(weights)
     if not matrices:
         raise ValueError(f"rank: nothing is left to train; {left_out(weights)}; set rank to 0")
     rank = min(rank, highest_rank(matrices))
-    return {name: LowRankDelta(weight, rank, device, generator, scale) for name, weight in matrices.items()}
+    return {
+        name: ProtectedLowRankDelta(weight, rank, protected[name], generator, scale)
+        if name in protected
+        else LowRankDelta(weight, rank, device, generator, scale)
+        for name, weight in matrices.items()
+    }
 
 
 def low_rank_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .digests import digest
 from .fingerprint import Fingerprint
 from .model import Cond, DiffusionModel
+from .vocabulary import Vocabulary
 
 LIMIT = 2**29  # bytes
 
@@ -71,6 +72,10 @@ class KeepingModel:
     def encode(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt."""
         return self._model.encode(prompts)
+
+    def vocabulary(self) -> Vocabulary:
+        """The words of the model's text encoder."""
+        return self._model.vocabulary()
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         """As the model's, kept where it is the base's own."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from .fingerprint import Fingerprint
+    from .vocabulary import Vocabulary
 
 Cond = Any  # one encoded prompt, in the host's own form
 
@@ -31,6 +32,10 @@ class DiffusionModel(Protocol):
 
     def encode(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt."""
+        ...
+
+    def vocabulary(self) -> Vocabulary:
+        """The words that the first text encoder has tokens for; none where it has no table of them."""
         ...
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:

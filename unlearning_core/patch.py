@@ -25,7 +25,7 @@ SOME_ROWS = 4  # of each weight
 SHOWN = 200  # characters of what a patch forgets
 KEY = "unlearning"  # of the record in the file's __metadata__
 SEAL = "unlearning_sha256"  # there too, since format 2: `_seal`
-FORMAT = 2  # of record and tensors; the number grows when files are to be read in another way
+FORMAT = 3  # of record and tensors; the number grows when files are to be read in another way
 
 
 class NewerFormat(ValueError):
@@ -44,6 +44,7 @@ class Record:
     settings: dict[str, Any]
     base: Fingerprint
     versions: dict[str, str]
+    wordings: dict[str, list[str]] | None = None  # other ones that were found, of each forget prompt; since format 3
     integrity: dict[str, Any] | None = None  # the metric's summary, once measured
     format: int = FORMAT  # of the file; files from before the number are of format 1 and lack it
 

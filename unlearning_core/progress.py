@@ -21,6 +21,7 @@ class Progress:
     total: int
     loss: float | None = None  # of the training step just taken
     figures: dict[str, float] = field(default_factory=dict)  # what else the method reports of it
+    note: str = ""  # what was found out, for the user; once
 
 
 OnProgress = Callable[[Progress], None]
@@ -29,7 +30,7 @@ OnProgress = Callable[[Progress], None]
 class Reporter:
     """Counts steps for `on_progress`."""
 
-    def __init__(self, on_progress: OnProgress, total: int) -> None:
+    def __init__(self, on_progress: OnProgress = lambda progress: None, total: int = 0) -> None:
         self.on_progress = on_progress
         self.done, self.total = 0, total
 
@@ -37,6 +38,14 @@ class Reporter:
         """One step more, with the loss and figures of a training step."""
         self.done += 1
         self.on_progress(Progress(self.done, self.total, loss, figures or {}))
+
+    def expect(self, steps: int) -> None:
+        """So many steps more will come."""
+        self.total += steps
+
+    def tell(self, note: str) -> None:
+        """What was found out, in a line, without a step more."""
+        self.on_progress(Progress(self.done, self.total, note=note))
 
     def during(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises: one long operation in another thread, while `on_progress` may end the run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -153,6 +153,12 @@ class Prompts:
         """(forget prompt, overwrite prompt) for each forget prompt."""
         overwrite = self.overwrite * len(self.forget) if len(self.overwrite) == 1 else self.overwrite
         return tuple(zip(self.forget, overwrite, strict=True))
+
+    def reworded(self, wordings: Mapping[str, Sequence[str]]) -> Prompts:
+        """With other wordings of each forget prompt, which have its overwrite prompt."""
+        pairs = [(text, overwrite) for forget, overwrite in self.pairs for text in (forget, *wordings.get(forget, ()))]
+        first = dict(reversed(pairs))  # a wording of two prompts belongs to the first
+        return Prompts(tuple(dict(pairs)), tuple(first[text] for text in dict(pairs)), self.retain)
 
 
 def held_prompts(prompts: Prompts) -> list[str]:

@@ -38,6 +38,17 @@ class Settings:
     alpha: float = option(
         0.0, 0.0, 1024.0, "LoRA alpha: the factors' product counts alpha / rank; 0 is the rank", step=1.0
     )
+    protect: float = option(
+        0.0,
+        0.0,
+        1.0,
+        "keep layers that read the text from changing along what the retain prompts use: singular values above this "
+        "share of the largest; they learn at 20 times the rate; 0 is off",
+        step=0.001,
+    )
+    wordings: int = option(
+        0, 0, 64, "other wordings of each forget prompt to look for, which half of the batch sees; 0 is off", step=1
+    )
     seed: int = option(0, 0, 2**64 - 1, "seed of trajectories, batches and LoRA factors", step=1)
     width: int = option(512, 16, 16384, "width of the training pictures in pixels", step=8)
     height: int = option(512, 16, 16384, "height of the training pictures in pixels", step=8)

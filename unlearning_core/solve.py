@@ -23,7 +23,7 @@ from .methods.base import TextSums
 from .model import DiffusionModel
 from .names import loras_reach
 from .probes import Size
-from .progress import OnProgress, Reporter
+from .progress import Reporter
 from .prompts import Prompts, all_prompts, held_prompts
 from .selections import selections_of
 from .texts import TextReader
@@ -107,7 +107,7 @@ def solve(
     prompts: Prompts,
     names: Sequence[str],
     size: Size,
-    on_progress: OnProgress = lambda progress: None,
+    report: Reporter,
 ) -> dict[str, Tensor]:
     """The method's change of the weights `names` under LoRA-file keys, in factors where these are smaller.
 
@@ -115,7 +115,7 @@ def solve(
     move.
     """
     reader = TextReader(model, names, size, one_text=selections_of(model, size).proven)
-    report = Reporter(on_progress, len(all_prompts(prompts)))
+    report.expect(len(all_prompts(prompts)))
     sums = _summed(reader, prompts, report)
     if not any(own.moved for own in sums):
         raise ValueError(

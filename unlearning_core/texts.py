@@ -70,7 +70,7 @@ class TextReader:
         """What reaches each layer; these do not see the picture, but the model has to take its size."""
         conds, x, sigma = self._model.encode([prompt]), self._model.noise([0], *self._size), self._model.sigmas(1)[:1]
         seen: dict[str, Tensor] = {}
-        with ExitStack() as hooks, suppress(_AllSeen):
+        with ExitStack() as hooks, suppress(_AllSeen), self._model.attach({}):  # the network itself, nothing kept
             for name in names:
                 module = self._model.module(name)
                 keep = _keeper(seen, name, len(names))
@@ -78,7 +78,9 @@ class TextReader:
             self._model.predict_x0(x, sigma, conds)
         for name in names:
             if name not in seen or not len(seen[name]):  # as where each token has an expert of its own
-                raise ValueError(f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains")
+                raise ValueError(
+                    f"weights: nothing of {quoted(prompt)} reaches {name}; choose a method that trains, without protect"
+                )
         return seen
 
     def _note(self, prompt: str, read: Sequence[Tensor]) -> None:
@@ -101,8 +103,8 @@ def _check_linear(name: str, layer: nn.Module) -> None:
         fits = weight.ndim == 2
     if not fits:
         raise ValueError(
-            f"weights: {name} ({type(layer).__name__}) does not read token by token, as closed forms need; choose a "
-            "method that trains"
+            f"weights: {name} ({type(layer).__name__}) does not read token by token, as closed forms and protect need; "
+            "choose a method that trains, without protect"
         )
 
 

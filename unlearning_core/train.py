@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from .methods.base import GradientMethod, Objective, Step, Training
 from .model import noise_prediction
@@ -24,7 +26,7 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> N
     """
     parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
     processes = current()
-    optimizer = torch.optim.Adam(parameters, lr=training.learning_rate, fused=training.model.device.type in FUSED)
+    optimizer = torch.optim.Adam(_groups(training), fused=training.model.device.type in FUSED)
     every = 1 if training.model.device.type == "cpu" else READ_EVERY
     for index in range(training.steps):
         step = _predict(training)
@@ -44,6 +46,14 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> N
         if not math.isfinite(value):
             raise ValueError(f"training: the loss is {value} at step {index + 1}; lower the learning rate")
         training.report(value, objective.figures())
+
+
+def _groups(training: Training) -> list[dict[str, Any]]:
+    """Parameters that learn at one rate, by rates."""
+    by_rate: dict[float, list[Tensor]] = {}
+    for delta in training.deltas.values():
+        by_rate.setdefault(training.learning_rate * delta.rate, []).extend(delta.parameters())
+    return [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
 
 
 def _predict(training: Training) -> Step:

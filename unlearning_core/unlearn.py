@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
 from . import __version__
-from .bank import NO_LATENTS, Bank, UserLatents, bank_sources, check_sizes, make_bank
-from .deltas import Delta, left_out, make_deltas
+from .bank import NO_LATENTS, Bank, Source, UserLatents, bank_sources, check_sizes, make_bank
+from .deltas import UNPROTECTED, Delta, Directions, left_out, make_deltas
 from .encodings import check_encodings
 from .fingerprint import Fingerprint
 from .methods import ClosedForm, GradientMethod, Method, name_of
@@ -22,10 +22,12 @@ from .probes import check_reached
 from .processes import check_batch
 from .progress import OnProgress, Reporter
 from .prompts import Prompts
+from .protection import protected_directions, summary
 from .selections import Selections, selections_of
 from .settings import Settings
 from .solve import solve
 from .train import train
+from .wordings import other_wordings
 
 log = logging.getLogger(__name__)
 
@@ -51,31 +53,71 @@ def unlearn(
     names = selected(method, selections_of(model, settings.size), settings.weights)
     check_encodings(model, prompts)
     base = model.fingerprint()
+    report = Reporter(on_progress)
     if isinstance(method, ClosedForm):
-        tensors = solve(model, method, prompts, names, settings.size, on_progress)
+        wordings = find_wordings(model, prompts, settings, report)
+        tensors = solve(model, method, prompts.reworded(wordings), names, settings.size, report)
     else:
         assert isinstance(method, GradientMethod)
-        check_batch(settings.batch_size)
-        like = model.noise([0], settings.width, settings.height)
-        latents.check(like)
-        sources = bank_sources(method.needs, prompts, settings.bank, latents)
-        check_sizes(sources, like)
+        sources = checked_sources(model, method, prompts, settings, latents)
         calls = sum(source.calls(settings.sampling) for source in sources)
-        report = Reporter(on_progress, calls + method.preparation + settings.steps)
-        deltas = new_deltas(model, settings)
-        if settings.rank and (lost := left_out(selected_weights(model, settings))):
-            log.warning("rank: %s; rank 0 trains all", lost)
-        check_reached(model, deltas, prompts.forget[0], settings.size)
+        report.expect(calls + method.preparation + settings.steps)
+        deltas = reached_deltas(model, settings, prompts, report)
+        wordings = find_wordings(model, prompts, settings, report)
+        found = report.done
         bank = make_bank(model, sources, settings.sampling, report)
-        report.done = calls  # also where other processes made some of them
-        fit(method, new_training(model, bank, deltas, settings, base, report))
+        report.done = found + calls  # also where other processes made some of them
+        worded = replace(bank, forget=bank.forget.worded(model, wordings))
+        fit(method, new_training(model, worded, deltas, settings, base, report))
         tensors = lora_tensors(deltas)
-    patch = UnlearningPatch(tensors, record_of(method, prompts, settings, base))
+    patch = UnlearningPatch(tensors, record_of(method, prompts, settings, base, wordings))
     patch.check_change()
     return patch
 
 
-def record_of(method: Method, prompts: Prompts, settings: Settings, base: Fingerprint) -> Record:
+def checked_sources(
+    model: DiffusionModel, method: GradientMethod, prompts: Prompts, settings: Settings, latents: UserLatents
+) -> list[Source]:
+    """Where the latents come from. Raises ValueError for latents and batches that do not fit."""
+    check_batch(settings.batch_size)
+    like = model.noise([0], settings.width, settings.height)
+    latents.check(like)
+    sources = bank_sources(method.needs, prompts, settings.bank, latents)
+    check_sizes(sources, like)
+    return sources
+
+
+def reached_deltas(model: DiffusionModel, settings: Settings, prompts: Prompts, report: Reporter) -> dict[str, Delta]:
+    """Untrained deltas that training can move, with a note of what they keep to or leave out. Raises ValueError."""
+    protected = protected_directions(model, settings, prompts)
+    for line in summary(protected):
+        report.tell(line)
+    deltas = new_deltas(model, settings, protected)
+    if settings.rank and (lost := left_out(chosen_weights(model, settings))):
+        log.warning("rank: %s; rank 0 trains all", lost)
+    check_reached(model, deltas, prompts.forget[0], settings.size)
+    return deltas
+
+
+def find_wordings(
+    model: DiffusionModel, prompts: Prompts, settings: Settings, report: Reporter
+) -> dict[str, list[str]]:
+    """Other wordings of each forget prompt, with a note of them; none where the settings ask for none."""
+    if not settings.wordings:
+        return {}
+    report.expect(len(prompts.forget))
+    wordings = other_wordings(model, prompts, settings.sampling, settings.wordings, report)
+    report.tell(f"other wordings: {', '.join(text for texts in wordings.values() for text in texts) or 'none found'}")
+    return wordings
+
+
+def record_of(
+    method: Method,
+    prompts: Prompts,
+    settings: Settings,
+    base: Fingerprint,
+    wordings: dict[str, list[str]] | None = None,
+) -> Record:
     """How a patch is made, for its file."""
     return Record(
         method=name_of(method),
@@ -86,6 +128,7 @@ def record_of(method: Method, prompts: Prompts, settings: Settings, base: Finger
         settings=asdict(settings),
         base=base,
         versions={"unlearning": __version__, "torch": torch.__version__},
+        wordings=wordings or None,
     )
 
 
@@ -136,13 +179,19 @@ def fit(method: GradientMethod, training: Training) -> None:
         train(training, method, objective)
 
 
-def new_deltas(model: DiffusionModel, settings: Settings) -> dict[str, Delta]:
-    """Untrained deltas of the selected weights. Raises ValueError when the model lacks them, or rank does not fit."""
-    chosen = selected_weights(model, settings)
-    return make_deltas(chosen, settings.rank, settings.seed, model.device, settings.lora_scale)
+def new_deltas(
+    model: DiffusionModel, settings: Settings, protected: Mapping[str, Directions] = UNPROTECTED
+) -> dict[str, Delta]:
+    """Untrained deltas of the selected weights. Raises ValueError when the model lacks them, or rank does not fit.
+
+    `protected` weights keep to their directions, and the biases beside them do not train.
+    """
+    biases = {f"{name.removesuffix('.weight')}.bias" for name in protected}
+    chosen = {name: weight for name, weight in chosen_weights(model, settings).items() if name not in biases}
+    return make_deltas(chosen, settings.rank, settings.seed, model.device, settings.lora_scale, protected)
 
 
-def selected_weights(model: DiffusionModel, settings: Settings) -> dict[str, Tensor]:
+def chosen_weights(model: DiffusionModel, settings: Settings) -> dict[str, Tensor]:
     """The weights to train, by patch name. Raises ValueError when the model lacks them."""
     weights = model.weights()
     return {name: weights[name] for name in selections_of(model, settings.size).of(settings.weights)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import comfy.model_management
 
 from ...unlearning_core.bank import items_at_once
+from ...unlearning_core.deltas import UNPROTECTED, Directions
 from ...unlearning_core.memory import Need, needed
 from ...unlearning_core.methods import GradientMethod, Method
 from ...unlearning_core.probes import small_size
@@ -17,7 +18,13 @@ from .model import SAME, ComfyModel, empty_latent, no_checkpointing
 from .training import blocks
 
 
-def make_room(host: ComfyModel, method: Method, settings: Settings, prompts: Sequence[str]) -> Need | None:
+def make_room(
+    host: ComfyModel,
+    method: Method,
+    settings: Settings,
+    prompts: Sequence[str],
+    protected: Mapping[str, Directions] = UNPROTECTED,
+) -> Need | None:
     """Takes other models off the device, and turns on gradient checkpointing when training needs it to fit.
 
     The prompts are encoded first, so that the text encoder is among those that leave. None for methods in closed form.
@@ -29,7 +36,7 @@ def make_room(host: ComfyModel, method: Method, settings: Settings, prompts: Seq
     drawing = _drawing_bytes(host, settings)
     host.encode(prompts)
     _free(host, drawing)
-    deltas = new_deltas(host, settings)
+    deltas = new_deltas(host, settings, protected)
     small = small_size(host, *settings.size)
     plainly = host.check_backward(deltas, *small)
     plain = needed(host, method, deltas, settings)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
 from ...unlearning_core.probes import FAILURES, one_line
+from ...unlearning_core.vocabulary import NO_WORDS, Vocabulary
 from .calls import Isolated, Isolation
 from .training import Backward, differentiable_attention, mapped, training_mode
 from .traits import fingerprint
@@ -73,6 +74,15 @@ class ComfyModel:
         if new:  # the text encoder may have taken the model's place on the device
             comfy.model_management.load_models_gpu([self.patcher], force_full_load=self.resident)
         return [self._encoded[prompt] for prompt in prompts]
+
+    def vocabulary(self) -> Vocabulary:
+        """The words that the first text encoder has tokens for; none where it has no table of them."""
+        for name, tokenizer in vars(self.clip.tokenizer).items():
+            encoder = getattr(getattr(self.clip.cond_stage_model, name, None), "transformer", None)
+            if hasattr(tokenizer, "inv_vocab") and hasattr(encoder, "get_input_embeddings"):
+                tokens = {token: row for row, token in tokenizer.inv_vocab.items()}
+                return Vocabulary.of(tokens, encoder.get_input_embeddings().weight.detach())
+        return NO_WORDS
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning, through ComfyUI's own

@@ -22,15 +22,20 @@ def show(text: str, node_id: str | None) -> None:
 
 
 def training_progress(node_id: str | None) -> Callable[[Progress], None]:
-    """Moves the node's bar, shows loss and figures under it, and ends the run when the user cancels it."""
+    """Moves the node's bar, shows notes, loss and figures under it, and ends the run when the user cancels it."""
     bar = comfy.utils.ProgressBar(1)
+    notes: list[str] = []
 
     def on_progress(progress: Progress) -> None:
         end_if_cancelled()
         bar.update_absolute(progress.done, progress.total)
+        if progress.note:
+            notes.append(progress.note)
+            show("\n".join(notes), node_id)
         if progress.loss is not None:
             figures = {"loss": progress.loss, **progress.figures}
-            show("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), node_id)
+            line = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            show("\n".join([*notes, line]), node_id)
 
     return on_progress
 

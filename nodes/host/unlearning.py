@@ -11,11 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
 from ...unlearning_core.bank import NO_LATENTS, UserLatents, bank_sources, check_sizes
+from ...unlearning_core.deltas import UNPROTECTED
 from ...unlearning_core.kept import KeepingModel, KeptPredictions
 from ...unlearning_core.methods import GradientMethod, Method
 from ...unlearning_core.model import DiffusionModel
 from ...unlearning_core.patch import UnlearningPatch
 from ...unlearning_core.prompts import Prompts, all_prompts
+from ...unlearning_core.protection import protected_directions
 from ...unlearning_core.selections import selections_of, summary
 from ...unlearning_core.settings import Settings
 from ...unlearning_core.unlearn import selected, unlearn
@@ -54,7 +56,9 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         check_sizes(sources, empty_latent(model, *settings.size))
     progress = training_progress(node_id)
     with interruptible(), torch.inference_mode(False), torch.enable_grad(), opened(model, clip, method) as host:
-        make_room(host, method, settings, all_prompts(prompts))
+        trains = isinstance(method, GradientMethod)
+        protected = protected_directions(host, settings, prompts) if trains else UNPROTECTED
+        make_room(host, method, settings, all_prompts(prompts), protected)
         chosen = selected(method, selections_of(host, settings.size), settings.weights)
         show(summary(settings.weights, chosen), node_id)
         patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)

@@ -114,7 +114,7 @@ def test_u_nets_are_left_alone_from_the_third_prompt_on(comfyui_path: Path) -> N
         calls += 1
 
     host.denoiser.register_forward_pre_hook(count)
-    solve(host, Uce(), PROMPTS, names, SIZE)
+    solve(host, Uce(), PROMPTS, names, SIZE, Reporter())
     assert calls == 3  # the smallest size that works, and two prompts
 
 

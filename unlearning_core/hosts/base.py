@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from ..fingerprint import Fingerprint
 from ..model import Cond, check_size
 from ..patch import UnlearningPatch
+from ..vocabulary import NO_WORDS, Vocabulary
 from .network import check_network
 from .texts import Window, check_plain, check_windows
 
@@ -106,6 +107,13 @@ class DiffusersModel(ABC):
     @abstractmethod
     def encoded(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt, of those that `check_prompts` lets through."""
+
+    def vocabulary(self) -> Vocabulary:
+        """The words that the first text encoder has tokens for; none where it has no table of them."""
+        tokenizer, encoder = (getattr(self.pipeline, part, None) for part in ("tokenizer", "text_encoder"))
+        if tokenizer is None or not hasattr(encoder, "get_input_embeddings"):
+            return NO_WORDS
+        return Vocabulary.of(tokenizer.get_vocab(), encoder.get_input_embeddings().weight.detach())
 
     @abstractmethod
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
