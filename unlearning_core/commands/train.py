@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,13 +12,11 @@ from ..hosts.texts import check_plain
 from ..methods import METHODS, ClosedForm, Method
 from ..model import SELECTIONS
 from ..processes import current
-from ..progress import Progress
 from ..prompts import Prompts, all_prompts
 from ..settings import Settings
 from ..unlearn import unlearn
+from .bars import bar, moving
 from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
-
-LINES = 10  # of progress in a log
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,13 @@ def parse(args: argparse.Namespace) -> Request:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains with a progress line on stderr, and writes --out; of several processes, the main one does so."""
+    """Trains, and writes --out; of several processes, the main one does so."""
     request, is_main = parse(args), current().is_main
     if isinstance(request.method, ClosedForm) and not is_main:
         return
     model = request.source.load()
-    patch = unlearn(model, request.method, request.prompts, request.settings, show if is_main else _nothing)
+    with bar("looking at the base model", "step") as shown:
+        patch = unlearn(model, request.method, request.prompts, request.settings, moving(shown))
     if is_main:
         patch.save(request.out)
         print(request.out)
@@ -92,21 +90,3 @@ def method_of(name: str, options: Sequence[str]) -> Method:
         except ValueError as error:
             raise ValueError(f"--option {option}: {value!r} is no number") from error
     return kind(**values)
-
-
-def _nothing(progress: Progress) -> None:
-    """Shows it in the main process alone."""
-
-
-def show(progress: Progress) -> None:
-    """One line that is written over and over; in a log a line for each tenth of the run."""
-    step = f"{progress.done}/{progress.total}"
-    if progress.loss is None:
-        line = f"{step} looking at the base model"
-    else:
-        line = f"{step} training, loss {progress.loss:.4g}"
-    if sys.stderr.isatty():
-        end = "\n" if progress.done == progress.total else ""
-        print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)
-    elif progress.done * LINES // progress.total > (progress.done - 1) * LINES // progress.total:
-        print(line, file=sys.stderr, flush=True)
