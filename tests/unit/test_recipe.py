@@ -14,13 +14,22 @@ from hypothesis import strategies as some
 from unlearning_core.cli import main
 from unlearning_core.commands import train
 from unlearning_core.methods import METHODS, Method
+from unlearning_core.methods.ovw import Ovw
 from unlearning_core.patch import Record
 from unlearning_core.prompts import Prompts
 from unlearning_core.recipe import SETTINGS, Recipe, recipe_path, training
 from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 
-SMALLEST = {"steps": 2, "width": 64, "height": 64, "runs": 1, "run_steps": 2, "batch_size": 1, "learning_rate": 2e-3}
+SMALLEST: dict[str, Any] = {
+    "steps": 2,
+    "width": 64,
+    "height": 64,
+    "runs": 1,
+    "run_steps": 2,
+    "batch_size": 1,
+    "learning_rate": 2e-3,
+}
 RECIPE = Recipe(
     model=str(MODEL),
     method="ovw",
@@ -68,7 +77,7 @@ def test_what_is_given_beside_a_recipe_wins(recipe: Path, tmp_path: Path, monkey
     given = ["--forget", "a house", "--option", "help_weight=5", "--steps", "7", "--precision", "bfloat16"]
     request = arguments(recipe, *given, monkeypatch=monkeypatch)
     assert request.prompts == Prompts(("a house",), ("",), ("a car",))
-    assert request.method == METHODS["ovw"](help_weight=5.0)
+    assert request.method == Ovw(help_weight=5.0)
     assert request.settings == Settings(**{**SMALLEST, "steps": 7}, weights=METHODS["ovw"].weights)
     assert request.source.precision == "bfloat16"
     assert request.out == Path("patch.safetensors")

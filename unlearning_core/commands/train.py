@@ -104,9 +104,10 @@ def parse(args: argparse.Namespace) -> Request:
 
 def recipe_of(source: ModelSource, recipe: Recipe, device: str | None) -> Recipe:
     """With the model, whose files are found from any folder, and the device that is asked for."""
-    model, config = Path(source.model).absolute(), source.config and str(source.config.absolute())
-    found = str(model) if model.exists() else source.model
-    return replace(recipe, model=found, config=config, device=device, precision=source.precision)
+    local = Path(source.model).absolute()
+    model = str(local) if local.exists() else source.model
+    config = str(source.config.absolute()) if source.config else None
+    return replace(recipe, model=model, config=config, device=device, precision=source.precision)
 
 
 def made_with() -> list[str]:
