@@ -79,7 +79,7 @@ def main() -> None:
         return
     rows = []
     print("method runs steps samples   UA (lowest to highest)    I (lowest to highest)")
-    for method, (runs, run_steps) in tqdm([*product(TRAININGS, BANKS)], desc="measuring", unit=" bank", disable=None):
+    for method, (runs, run_steps) in tqdm([*product(TRAININGS, BANKS)], desc="measuring", unit="bank", disable=None):
         row = in_process("bank", "--measure", method, str(runs), str(run_steps))
         rows.append({"method": method, "runs": runs, "run_steps": run_steps, **row})
         tqdm.write(f"{method:6} {runs:4} {run_steps:5} {row['samples']:7} {spread(row['UA'])}   {spread(row['I'])}")

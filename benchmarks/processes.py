@@ -78,7 +78,7 @@ def in_turns(cases: Sequence[Case], repeats: int, measure: Callable[[Case, int],
     """What `measure` gives of each case and number of a round; a terminal shows how many it has measured."""
     rounds: list[dict[Case, Figures]] = [{} for _ in range(repeats)]
     turns = [(number, case) for number in range(repeats) for case in cases]
-    for number, case in tqdm(turns, desc="measuring", unit=" case", disable=None):
+    for number, case in tqdm(turns, desc="measuring", unit="case", disable=None):
         rounds[number][case] = measure(case, number)
     return rounds
 

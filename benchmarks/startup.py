@@ -62,7 +62,7 @@ def measure(packs: list[Path]) -> dict[Path, list[dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as compiled:
         for pack in packs:
             probe(comfyui, pack, compiled)
-        turns = tqdm(range(REPEATS), desc="measuring", unit=" round", disable=None)
+        turns = tqdm(range(REPEATS), desc="measuring", unit="round", disable=None)
         rounds = [{pack: probe(comfyui, pack, compiled) for pack in packs} for _ in turns]
     return {pack: [results[pack] for results in rounds] for pack in packs}
 

@@ -52,7 +52,7 @@ def test_a_bar_has_share_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> 
         shown.update(4)
         shown.refresh()
     last = last_bar(terminal, "drawing")
-    assert " 50%" in last and " 4/8 " in last and " picture" in last and "<" in last
+    assert " 50%" in last and " 4/8 " in last and "picture/s" in last and "<" in last
 
 
 def test_what_the_library_tells_moves_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from ..progress import OnProgress, Progress
 def bar(doing: str, unit: str, total: int | None = None) -> tqdm:
     """A bar on stderr with rate and time left, to be used as a context; `total` in units, such as picture."""
     hidden = None if current().is_main else True  # None: unless stderr is a terminal
-    return tqdm(desc=doing, unit=f" {unit}", total=total, disable=hidden, dynamic_ncols=True)
+    return tqdm(desc=doing, unit=unit, total=total, disable=hidden, dynamic_ncols=True)
 
 
 def moving(shown: tqdm) -> OnProgress:
