@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from benchmarks.esd_reference import DRAWN, SIDE, unlearning_accuracy
 from benchmarks.processes import Counter, in_process, machine, write_figures
@@ -78,12 +79,10 @@ def main() -> None:
         return
     rows = []
     print("method runs steps samples   UA (lowest to highest)    I (lowest to highest)")
-    for method, (runs, run_steps) in product(TRAININGS, BANKS):
+    for method, (runs, run_steps) in tqdm([*product(TRAININGS, BANKS)], desc="measuring", unit="bank", disable=None):
         row = in_process("bank", "--measure", method, str(runs), str(run_steps))
         rows.append({"method": method, "runs": runs, "run_steps": run_steps, **row})
-        print(
-            f"{method:6} {runs:4} {run_steps:5} {row['samples']:7} {spread(row['UA'])}   {spread(row['I'])}", flush=True
-        )
+        tqdm.write(f"{method:6} {runs:4} {run_steps:5} {row['samples']:7} {spread(row['UA'])}   {spread(row['I'])}")
         write_figures({"rows": rows, "seeds": SEEDS, "trainings": TRAININGS, "machine": machine()}, args.json)
 
 

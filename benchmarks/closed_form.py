@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.processes import in_process, machine, medians, timed, write_figures
+from benchmarks.processes import in_process, in_turns, machine, medians, timed, write_figures
 from unlearning_core.changes import weight_changes
 from unlearning_core.methods import METHODS, ClosedForm
 from unlearning_core.methods.uce import Uce
@@ -134,8 +134,7 @@ def reference(solver: Any, weight: Tensor, forget: Tensor, overwrite: Tensor, he
 def summary(repeats: int) -> dict[str, Any]:
     """All figures."""
     cases = [(method, count) for method in METHODS_MEASURED for count in COUNTS]
-    rounds = [{case: in_process("closed_form", "--measure", *map(str, case)) for case in cases} for _ in range(repeats)]
-    found = medians(rounds)
+    found = medians(in_turns(cases, repeats, lambda case, _: in_process("closed_form", "--measure", *map(str, case))))
     runs = {method: {count: found[method, count] for count in COUNTS} for method in METHODS_MEASURED}
     errors = {method: largest_error(method, 100) for method in METHODS_MEASURED}
     return {

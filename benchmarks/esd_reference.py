@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.processes import Counter, in_process, machine, medians, timed, write_figures
+from benchmarks.processes import Counter, in_process, in_turns, machine, medians, timed, write_figures
 from benchmarks.tasks import Task, object_task
 from unlearning_core.deltas import FullDelta
 from unlearning_core.hosts.base import DiffusersModel
@@ -160,10 +160,9 @@ def flops() -> dict[str, int]:
 
 def summary(repeats: int) -> dict[str, Any]:
     """All figures: medians over seeds, which take turns."""
-    rounds = [
-        {name: in_process("esd_reference", "--measure", name, str(seed)) for name in RUNS} for seed in range(repeats)
-    ]
-    runs = medians(rounds)
+    runs = medians(
+        in_turns([*RUNS], repeats, lambda name, seed: in_process("esd_reference", "--measure", name, str(seed)))
+    )
     theirs, single, six = (runs[name] for name in RUNS)
     return {
         "speedup": theirs["processor seconds"] / single["processor seconds"],

@@ -11,12 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from unlearning_core.processes import current
+
+Case = TypeVar("Case")
+Figures = TypeVar("Figures")
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = (  # several processes on one machine, on CPUs too
@@ -68,6 +72,15 @@ def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     computed = time.process_time() - processor
     current().wait()
     return {"seconds": time.perf_counter() - begun, "processor seconds": computed}, found
+
+
+def in_turns(cases: Sequence[Case], repeats: int, measure: Callable[[Case, int], Figures]) -> list[dict[Case, Figures]]:
+    """What `measure` gives of each case and number of a round; a terminal shows how many it has measured."""
+    rounds: list[dict[Case, Figures]] = [{} for _ in range(repeats)]
+    turns = [(number, case) for number in range(repeats) for case in cases]
+    for number, case in tqdm(turns, desc="measuring", unit="case", disable=None):
+        rounds[number][case] = measure(case, number)
+    return rounds
 
 
 def medians(rounds: Sequence[Mapping[Any, Mapping[str, float]]]) -> dict[Any, dict[str, float]]:

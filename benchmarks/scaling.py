@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.closed_form import TextLayers, prompts_of
-from benchmarks.processes import Counter, in_processes, machine, medians, timed, write_figures
+from benchmarks.processes import Counter, in_processes, in_turns, machine, medians, timed, write_figures
 from benchmarks.tasks import object_task
 from unlearning_core.hosts.base import DiffusersModel
 from unlearning_core.hosts.families import load
@@ -110,18 +110,16 @@ def growth(repeats: int) -> dict[str, list[dict[str, float]]]:
     cases |= {("prompts", count): ("pictures", count, SIDE, FEW) for count in PROMPTS}
     cases |= {("side", side): ("pictures", PICTURES, side, FEW) for side in SIZES}
     cases |= {("steps", steps): ("pictures", PICTURES, SIDE, steps) for steps in STEPS}
-    rounds = [
-        {case: in_processes(1, "scaling", "--measure", *map(str, work)) for case, work in cases.items()}
-        for _ in range(repeats)
-    ]
-    found = medians(rounds)
+    found = medians(
+        in_turns([*cases], repeats, lambda case, _: in_processes(1, "scaling", "--measure", *map(str, cases[case])))
+    )
     kinds = dict.fromkeys(kind for kind, _ in cases)
     return {kind: [{kind: count, **found[kind, count]} for own, count in cases if own == kind] for kind in kinds}
 
 
 def processes(repeats: int) -> dict[str, Any]:
     """Evaluation and training in one process and in two: medians, how much faster, and whether they agree."""
-    evaluated = [{count: _fresh(count, "evaluation") for count in PROCESSES} for _ in range(repeats)]
+    evaluated = in_turns(PROCESSES, repeats, lambda count, _: _fresh(count, "evaluation"))
     digests = {run.pop("figures") for each in evaluated for run in each.values()}
     trained, differences = [], []
     for _ in range(repeats):

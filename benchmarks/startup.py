@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
@@ -60,7 +62,8 @@ def measure(packs: list[Path]) -> dict[Path, list[dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as compiled:
         for pack in packs:
             probe(comfyui, pack, compiled)
-        rounds = [{pack: probe(comfyui, pack, compiled) for pack in packs} for _ in range(REPEATS)]
+        turns = tqdm(range(REPEATS), desc="measuring", unit="round", disable=None)
+        rounds = [{pack: probe(comfyui, pack, compiled) for pack in packs} for _ in turns]
     return {pack: [results[pack] for results in rounds] for pack in packs}
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.processes import ROOT, in_process, machine, medians, timed, write_figures
+from benchmarks.processes import ROOT, in_process, in_turns, machine, medians, timed, write_figures
 
 RETAIN = 24  # prompts, beside the forget, the overwrite and the empty one
 NOISE = 1_000_003  # random numbers that all weights share; a prime, so that rows of a matrix differ
@@ -203,8 +203,7 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure(args.measure)))
         return
-    rounds = [{name: in_process("true_size", "--measure", name) for name in SIZES} for _ in range(args.repeats)]
-    runs = medians(rounds)
+    runs = medians(in_turns([*SIZES], args.repeats, lambda name, _: in_process("true_size", "--measure", name)))
     for name, row in runs.items():
         print(name, ", ".join(f"{key} {value:.2f}" for key, value in row.items()))
     one, two = (runs[f"FLUX.1, {blocks} + {blocks} blocks"]["GB above it"] for blocks in (1, 2))

@@ -157,6 +157,16 @@ class Server:
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
 
+    def node_info(self) -> dict[str, Any]:
+        """What ComfyUI tells the front end of every node, by its id."""
+        info: dict[str, Any] = self._request("/object_info")
+        return info
+
+    def translations(self) -> dict[str, Any]:
+        """What custom nodes add to the front end's texts, by language."""
+        texts: dict[str, Any] = self._request("/i18n")
+        return texts
+
     def run(self, prompt: dict[str, Any], on_progress: Callable[[Progress], None] | None = None) -> dict[str, Any]:
         """Run `prompt`, a workflow in API format, to its end and return its history entry.
 

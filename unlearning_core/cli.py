@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-from .commands import evaluate, export, train
-from .commands.shared import default_device
-from .launched import ProcessLost, Stopped, launched
+from . import __version__
 
-# Each has a docstring for its help, `add_arguments(parser)` and `run(args)`.
-COMMANDS = {"train": train, "evaluate": evaluate, "export": export}
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit status 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -24,27 +32,71 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; what is missing, or wrong with files or input, is one line, and exit status 1.
+    """The command line; what is missing, or wrong with options, files or input, is one line.
 
-    One line also of several processes that a launcher started: see `launched`.
+    One line also of several processes that a launcher started: see `launched`. The exit status is 1, 2 for options
+    that are none, INTERRUPTED after Ctrl-C.
     """
-    parser = argparse.ArgumentParser(prog="unlearn", description=__doc__)
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        _end("unlearn: stopped", INTERRUPTED)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    # Imported here, because torch takes long enough for Ctrl-C.
+    from .commands import evaluate, export, train
+    from .commands.shared import default_device
+    from .launched import launched
+
+    # Each has a docstring for its help, `add_arguments(parser)` and `run(args)`.
+    commands = {"train": train, "evaluate": evaluate, "export": export}
+    parser = Parser(prog="unlearn", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(recipe=None)
     subparsers = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
+    for name, command in commands.items():
         about = (command.__doc__ or "").splitlines()[0]
         command.add_arguments(subparsers.add_parser(name, help=about, description=about, formatter_class=Defaults))
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
+    with _errors_in_one_line(f"unlearn {args.command}"):
+        if args.recipe:
+            subparsers.choices[args.command].set_defaults(**train.recipe_defaults(args.recipe))
+            args = parser.parse_args(arguments)
         with launched(args.device or default_device()):
-            COMMANDS[args.command].run(args)
+            commands[args.command].run(args)
+
+
+@contextmanager
+def _errors_in_one_line(command: str) -> Iterator[None]:
+    """Ends the process with exit status 1 for what can go wrong without a fault of the program."""
+    import torch
+
+    from .launched import ProcessLost, Stopped
+
+    try:
+        yield
     except Stopped:
-        parser.exit(1)
+        sys.exit(1)
     except ModuleNotFoundError as error:
-        advice = f"run `pip install .` in {Path(__file__).parents[1]}"
-        parser.exit(1, f"unlearn {args.command}: {error.name} is not installed; {advice}\n")
+        _end(f"{command}: {error.name} is not installed; run `pip install .` in {Path(__file__).parents[1]}")
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        advice = "take smaller pictures or a smaller --batch-size, or close other programs"
+        _end(f"{command}: out of memory ({_sentence(error)}); {advice}")
     except (ValueError, OSError, ProcessLost) as error:
-        parser.exit(1, f"unlearn {args.command}: {error}\n")
+        _end(f"{command}: {_sentence(error)}")
+
+
+def _end(line: str, status: int = 1) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(status)
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, on one line; of a file, with its name first."""
+    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

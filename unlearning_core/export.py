@@ -12,9 +12,10 @@ from torch import Tensor
 from .deltas import full_tensors, highest_rank, left_out, low_rank_part, low_rank_tensors
 from .files import check_writable, write_atomically
 from .hosts.base import DiffusersModel
-from .hosts.pictures import draw
+from .hosts.pictures import OnPictures, draw
 from .metrics.lpips import Lpips
 from .patch import UnlearningPatch
+from .progress import OnProgress, Reporter
 from .sampling import Sampling
 
 
@@ -24,10 +25,11 @@ def to_full(patch: UnlearningPatch) -> UnlearningPatch:
     return _with(patch, tensors, rank=0)
 
 
-def to_low_rank(patch: UnlearningPatch, rank: int) -> UnlearningPatch:
+def to_low_rank(patch: UnlearningPatch, rank: int, on_progress: OnProgress = lambda progress: None) -> UnlearningPatch:
     """The nearest changes of rank `rank` at most, by singular value decomposition (Eckart and Young 1936).
 
-    Left out is what `low_rank_part` leaves out. Raises ValueError when rank is below 1, or nothing would be left.
+    `on_progress` is told after each layer. Left out is what `low_rank_part` leaves out. Raises ValueError when rank is
+    below 1, or nothing would be left.
     """
     if rank < 1:
         raise ValueError(f"rank: {rank}; must be 1 or more")
@@ -36,7 +38,11 @@ def to_low_rank(patch: UnlearningPatch, rank: int) -> UnlearningPatch:
     if not matrices:
         raise ValueError(f"rank: nothing of the patch is left; {left_out(changes)}; export it with --full")
     pairs = min(rank, highest_rank(matrices))
-    return _with(patch, [low_rank_tensors(name, *factors(change, pairs)) for name, change in matrices.items()], rank)
+    report, tensors = Reporter(on_progress, len(matrices)), []
+    for name, change in matrices.items():
+        tensors.append(low_rank_tensors(name, *factors(change, pairs)))
+        report()
+    return _with(patch, tensors, rank)
 
 
 def factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -76,12 +82,13 @@ def picture_error(
     other: UnlearningPatch,
     prompt_seeds: list[tuple[str, int]],
     sampling: Sampling,
+    on_pictures: OnPictures = lambda pictures: None,
 ) -> float:
     """Mean LPIPS (AlexNet) of the pictures of (prompt, seed) pairs under one patch and under the other."""
     with model.patched(patch):
-        pictures = draw(model, prompt_seeds, sampling)
+        pictures = draw(model, prompt_seeds, sampling, on_pictures)
     with model.patched(other):
-        others = draw(model, prompt_seeds, sampling)
+        others = draw(model, prompt_seeds, sampling, on_pictures)
     return float(Lpips("alex").distance(pictures, others).mean())
 
 

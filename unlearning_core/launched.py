@@ -133,6 +133,10 @@ def launched(device: str) -> Iterator[None]:
         if processes.rank > 1:  # of the first two, one is left to say it
             raise Stopped from error
         raise
+    except KeyboardInterrupt as error:  # which all get
+        if processes.is_main:
+            raise
+        raise Stopped from error
     except Exception as error:
         if processes.fails_first():
             raise

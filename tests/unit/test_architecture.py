@@ -46,7 +46,7 @@ LIBRARY = (
     ("deltas", "changes", "patch"),
     ("bank", "probes", "encodings", "kept", "reads", "selections", "texts"),
     ("methods",),
-    ("train", "memory", "solve", "unlearn"),
+    ("train", "memory", "recipe", "solve", "unlearn"),
     ("metrics",),
     ("reports", "tiny", "hosts"),
     ("export", "launched"),

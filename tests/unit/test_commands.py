@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.contenders import CONTENDERS
+from benchmarks.processes import in_turns
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -53,3 +54,14 @@ def test_the_page_and_the_table_are_made_of_rows(tmp_path: Path) -> None:
     head, first, *_ = (tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()
     assert head.startswith("task,name,seed,reached,ua,ira,cra,integrity,interval low,interval high")
     assert first.startswith("object,OVW,0,True,1.0") and first.endswith(",steps 25")
+
+
+def test_cases_are_measured_in_turns() -> None:
+    measured: list[tuple[str, int]] = []
+
+    def measure(case: str, number: int) -> int:
+        measured.append((case, number))
+        return len(measured)
+
+    assert in_turns(["a", "b"], 2, measure) == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+    assert measured == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]

@@ -26,3 +26,9 @@ def test_changelog_has_the_patch_format() -> None:
 def test_every_version_states_a_patch_format() -> None:
     for section in CHANGELOG.split("\n## ")[1:]:
         assert re.search(r"^Patch format: \d+", section, re.MULTILINE), section
+
+
+def test_what_comfyui_reads_is_published() -> None:
+    left_out = {line.strip("/") for line in (ROOT / ".comfyignore").read_text(encoding="utf-8").split()}
+    for name in ("__init__.py", "locales", "nodes", "requirements.txt", "unlearning_core", "workflows"):
+        assert (ROOT / name).exists() and name not in left_out, name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,11 +20,12 @@ from ..metrics.forgetting import Domains, Judge, target_of
 from ..metrics.lpips import Lpips
 from ..metrics.plan import Plan, check_measurable, pictures_at_once
 from ..metrics.quality import Networks, check_pictures
-from ..metrics.retention import Comparison
+from ..metrics.retention import Comparison, count_floor
 from ..patch import UnlearningPatch
 from ..processes import current
 from ..prompts import check_measured, lines
 from ..sampling import Sampling
+from .bars import bar
 from .shared import (
     ModelSource,
     add_model_arguments,
@@ -159,8 +160,23 @@ def run(args: argparse.Namespace) -> None:
     check_measurable(request.sampling.width, request.sampling.height, model.multiple, smallest)
     comparison = Comparison(lpips, request.plan, judge_named(request.instruments, model, networks))
     variants = {name: Variant(patch, request.strength) for name, patch in request.patches.items()}
-    studio = Studio(PipelineDrawing(model, request.sampling), picture_cache(request))
-    measure(studio, variants, comparison, networks, request)
+    with bar("drawing", "picture") as shown:
+        studio = Studio(PipelineDrawing(model, request.sampling, shown.update), picture_cache(request))
+        shown.reset(count_drawn(studio, variants.values(), request.plan))
+        table = measure(studio, variants, comparison, networks, request)
+    if current().is_main:
+        print(table)
+
+
+def count_drawn(studio: Studio[Variant], variants: Iterable[Variant], plan: Plan) -> int:
+    """How many pictures `measure` draws in the main process: those of its part that are not kept from before, and the
+    base's again.
+    """
+    from ..hosts.pictures import Variant
+
+    own = plan.chunks[:: current().count]
+    missing = sum(studio.count_missing(each, chunk) for each in (Variant(), *variants) for chunk in own)
+    return missing + count_floor(plan)
 
 
 def measure(
@@ -169,8 +185,10 @@ def measure(
     comparison: Comparison,
     networks: Networks,
     request: Request,
-) -> None:
-    """Measures the variants; the main process writes everything to the request's folder and prints the leaderboard."""
+) -> str:
+    """Measures the variants. The main process writes everything to the request's folder, and returns the leaderboard;
+    others return nothing.
+    """
     from ..hosts.pictures import Variant
     from ..reports.plots import comparison_sheet
 
@@ -183,10 +201,11 @@ def measure(
         "strength": request.strength,
     }
     evaluations = evaluate(base, candidates, comparison, networks, settings, studio.bare(Variant()))
-    if current().is_main:
-        table = write_figures(request.out, evaluations)
-        save_picture(comparison_sheet(base, draws, evaluations), request.out / "sheet.png")
-        print(table)
+    if not current().is_main:
+        return ""
+    table = write_figures(request.out, evaluations)
+    save_picture(comparison_sheet(base, draws, evaluations), request.out / "sheet.png")
+    return table
 
 
 def write_figures(folder: Path, evaluations: Sequence[Evaluation]) -> str:

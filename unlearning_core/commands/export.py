@@ -10,6 +10,7 @@ from ..metrics.plan import prompt_seeds_of
 from ..patch import UnlearningPatch
 from ..processes import current
 from ..sampling import Sampling
+from .bars import bar, moving
 from .shared import (
     ModelSource,
     add_model_arguments,
@@ -110,8 +111,11 @@ def _merge(request: Request) -> None:
 def _convert(request: Request) -> None:
     from ..export import lost_layers, to_full, to_low_rank, weight_error
 
-    converted = to_full(request.patch) if request.rank is None else to_low_rank(request.patch, request.rank)
-    if request.rank is not None:
+    if request.rank is None:
+        converted = to_full(request.patch)
+    else:
+        with bar("decomposing", "layer") as shown:
+            converted = to_low_rank(request.patch, request.rank, moving(shown))
         if lost := lost_layers(request.patch):
             print(lost)
         print(
@@ -134,7 +138,8 @@ def _picture_error(request: Request, converted: UnlearningPatch) -> str:
     model.check_prompts(prompts)
     seeds = range(measurement.seed, measurement.seed + measurement.count)
     prompt_seeds = prompt_seeds_of(prompts, seeds)
-    distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling)
+    with bar("drawing", "picture", 2 * len(prompt_seeds)) as shown:
+        distance = picture_error(model, request.patch, converted, prompt_seeds, measurement.sampling, shown.update)
     settings = settings_line(measurement.sampling.settings())
     drawn = f"{len(prompt_seeds)} pictures of the retain prompts, {settings}, float32"
     return f"LPIPS (alex) between pictures with the patch and with the LoRA: {distance:.4f} ({drawn})"

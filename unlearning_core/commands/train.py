@@ -1,25 +1,41 @@
-"""Makes a model forget, and writes the patch."""
+"""Makes a model forget, and writes the patch and its recipe."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from .. import __version__
 from ..hosts.texts import check_plain
 from ..methods import METHODS, ClosedForm, Method
 from ..model import SELECTIONS
 from ..processes import current
-from ..progress import Progress
 from ..prompts import Prompts, all_prompts
+from ..recipe import Recipe, check_recipe_path, recipe_path, save_recipe, training
 from ..settings import Settings
 from ..unlearn import unlearn
-from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
+from .bars import bar, moving
+from .shared import (
+    PRECISIONS,
+    ModelSource,
+    add_model_arguments,
+    add_precision_argument,
+    check_patch_file,
+    model_source,
+)
 
-LINES = 10  # of progress in a log
+
+class Collected(argparse.Action):
+    """As argparse's `append`, in place of the default."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*([] if before is self.default else before), values])
 
 
 @dataclass(frozen=True)
@@ -31,58 +47,97 @@ class Request:
     prompts: Prompts
     settings: Settings
     out: Path
+    recipe: str  # that repeats it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn train`; those of training are the fields of `Settings`."""
-    add_model_arguments(parser, "--model")
+    parser.add_argument("--recipe", type=Path, help="TOML file with any of these options; those given here win")
+    add_model_arguments(parser, "--model", required=False)
     add_precision_argument(parser)
     parser.add_argument("--method", choices=METHODS, default=next(iter(METHODS)), help="see docs/methods.md")
+    _add_texts(parser, "--option", "of the method; may be repeated", metavar="NAME=VALUE")
+    _add_texts(parser, "--forget", "prompt to forget, or 'a cat => a dog'; may be repeated")
+    _add_texts(parser, "--overwrite", "what to draw instead; may be repeated")
+    _add_texts(parser, "--retain", "prompt to hold; may be repeated")
     parser.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="of the method; may be repeated"
+        "--out", type=Path, default=Path("patch.safetensors"), help="file to write, and beside it its recipe, as .toml"
     )
-    parser.add_argument(
-        "--forget", action="append", required=True, help="prompt to forget, or 'a cat => a dog'; may be repeated"
-    )
-    parser.add_argument("--overwrite", action="append", default=[], help="what to draw instead; may be repeated")
-    parser.add_argument("--retain", action="append", default=[], help="prompt to hold; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("patch.safetensors"), help="file to write")
     parser.add_argument("--weights", choices=SELECTIONS, help="to train; without it those of the method's reference")
     for spec in fields(Settings):
         if spec.metadata:
             name = f"--{spec.name.replace('_', '-')}"
             parser.add_argument(name, type=type(spec.default), default=spec.default, help=spec.metadata["help"])
+    parser.set_defaults(recipe_options={})
+
+
+def _add_texts(parser: argparse.ArgumentParser, flag: str, help: str, metavar: str | None = None) -> None:
+    parser.add_argument(flag, action=Collected, default=[], help=help, metavar=metavar)
+
+
+def recipe_defaults(path: Path) -> dict[str, Any]:
+    """The arguments' defaults by a recipe's file. Raises as `Recipe.load`."""
+    recipe = Recipe.load(path)
+    if recipe.precision not in (None, *PRECISIONS):
+        raise ValueError(f"{path}: precision: {recipe.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    return {**recipe.values(), "recipe_options": {recipe.method: recipe.options}}
 
 
 def parse(args: argparse.Namespace) -> Request:
-    """Raises ValueError for prompts, options or settings that cannot be used, or a bad name of the file to write."""
+    """Raises ValueError for a missing model, prompts, options or settings that cannot be used, or a bad name of the
+    file to write.
+    """
+    if args.model is None:
+        raise ValueError("--model: missing; name the base model, or a --recipe that does")
     prompts = Prompts.parse(*("\n".join(texts) for texts in (args.forget, args.overwrite, args.retain)))
-    method = method_of(args.method, args.option)
+    method = method_of(args.method, args.recipe_options.get(args.method, {}), args.option)
     chosen = {spec.name: getattr(args, spec.name) for spec in fields(Settings)}
     settings = Settings(**{**chosen, "weights": args.weights or method.weights})
     method.check_settings(settings)
     check_patch_file(args.out)
+    check_recipe_path(recipe_path(args.out))
     check_plain(all_prompts(prompts))
-    return Request(model_source(args), method, prompts, settings, args.out)
+    source = model_source(args)
+    recipe = recipe_of(source, training(method, prompts, settings), args.device)
+    return Request(source, method, prompts, settings, args.out, recipe.text(made_with()))
+
+
+def recipe_of(source: ModelSource, recipe: Recipe, device: str | None) -> Recipe:
+    """With the model, whose files are found from any folder, and the device that is asked for."""
+    local = Path(source.model).absolute()
+    model = str(local) if local.exists() else source.model
+    config = str(source.config.absolute()) if source.config else None
+    return replace(recipe, model=model, config=config, device=device, precision=source.precision)
+
+
+def made_with() -> list[str]:
+    """What else the bits of a patch depend on."""
+    processes, threads = current().count, torch.get_num_threads()
+    return [f"unlearning {__version__}, torch {torch.__version__}; processes: {processes}, threads of each: {threads}"]
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains with a progress line on stderr, and writes --out; of several processes, the main one does so."""
+    """Trains, and writes --out and its recipe; of several processes, the main one does so."""
     request, is_main = parse(args), current().is_main
     if isinstance(request.method, ClosedForm) and not is_main:
         return
     model = request.source.load()
-    patch = unlearn(model, request.method, request.prompts, request.settings, show if is_main else _nothing)
+    with bar("looking at the base model", "step") as shown:
+        patch = unlearn(model, request.method, request.prompts, request.settings, moving(shown))
     if is_main:
         patch.save(request.out)
+        save_recipe(recipe_path(request.out), request.recipe)
         print(request.out)
 
 
-def method_of(name: str, options: Sequence[str]) -> Method:
-    """The method with options such as `help_weight=3`. Raises ValueError for an unknown one or no number."""
+def method_of(name: str, recipe: dict[str, Any], options: Sequence[str]) -> Method:
+    """The method with options of a recipe, and those such as `help_weight=3` over them.
+
+    Raises ValueError for an unknown one or no number.
+    """
     kind = METHODS[name]
     known: dict[str, Any] = {spec.name: type(spec.default) for spec in fields(kind)}
-    values = {}
+    values = {key: known[key](value) for key, value in recipe.items()}
     for option in options:
         key, _, value = option.partition("=")
         if key not in known:
@@ -92,21 +147,3 @@ def method_of(name: str, options: Sequence[str]) -> Method:
         except ValueError as error:
             raise ValueError(f"--option {option}: {value!r} is no number") from error
     return kind(**values)
-
-
-def _nothing(progress: Progress) -> None:
-    """Shows it in the main process alone."""
-
-
-def show(progress: Progress) -> None:
-    """One line that is written over and over; in a log a line for each tenth of the run."""
-    step = f"{progress.done}/{progress.total}"
-    if progress.loss is None:
-        line = f"{step} looking at the base model"
-    else:
-        line = f"{step} training, loss {progress.loss:.4g}"
-    if sys.stderr.isatty():
-        end = "\n" if progress.done == progress.total else ""
-        print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)
-    elif progress.done * LINES // progress.total > (progress.done - 1) * LINES // progress.total:
-        print(line, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,13 +18,24 @@ from ..patch import UnlearningPatch
 from ..sampling import Sampling, guided, sample_euler
 from .base import DiffusersModel
 
+OnPictures = Callable[[int], object]  # told how many more pictures are drawn
+
 
 @torch.no_grad()
-def draw(model: DiffusersModel, prompt_seeds: Sequence[PromptSeed], sampling: Sampling) -> Tensor:
+def draw(
+    model: DiffusersModel,
+    prompt_seeds: Sequence[PromptSeed],
+    sampling: Sampling,
+    on_pictures: OnPictures = lambda pictures: None,
+) -> Tensor:
     """Pictures [len(prompt_seeds), H, W, 3] in 0..1 on the CPU of (prompt, seed) pairs."""
     size = pictures_at_once(sampling.width, sampling.height)
-    batches = [prompt_seeds[start : start + size] for start in range(0, len(prompt_seeds), size)]
-    return torch.cat([_draw_batch(model, batch, sampling) for batch in batches])
+    drawn = []
+    for start in range(0, len(prompt_seeds), size):
+        batch = prompt_seeds[start : start + size]
+        drawn.append(_draw_batch(model, batch, sampling))
+        on_pictures(len(batch))
+    return torch.cat(drawn)
 
 
 def _draw_batch(model: DiffusersModel, prompt_seeds: Sequence[PromptSeed], sampling: Sampling) -> Tensor:
@@ -53,16 +64,19 @@ class Variant(NamedTuple):
 class PipelineDrawing:
     """A `Drawing` of a pipeline's model with any patch on it."""
 
-    def __init__(self, model: DiffusersModel, sampling: Sampling) -> None:
+    def __init__(
+        self, model: DiffusersModel, sampling: Sampling, on_pictures: OnPictures = lambda pictures: None
+    ) -> None:
         self.model = model
         self.sampling = sampling
+        self.on_pictures = on_pictures
 
     def draw(self, variant: Variant, prompt_seeds: Sequence[PromptSeed]) -> Tensor:
         """Pictures [len(prompt_seeds), H, W, 3] in 0..1 on the CPU."""
         if variant.patch is None:
-            return draw(self.model, prompt_seeds, self.sampling)
+            return draw(self.model, prompt_seeds, self.sampling, self.on_pictures)
         with self.model.patched(variant.patch, variant.strength):
-            return draw(self.model, prompt_seeds, self.sampling)
+            return draw(self.model, prompt_seeds, self.sampling, self.on_pictures)
 
     def encode(self, prompt: str) -> Any:
         """The prompt's conditioning, alone in its list."""

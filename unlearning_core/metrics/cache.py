@@ -51,7 +51,7 @@ class PictureCache:
         def cached(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
             paths = [self._path(key(prompt), prompt, seed) for prompt, seed in prompt_seeds]
             pictures = [_read(path) for path in paths]
-            missing = self._missing(pictures)
+            missing = self._to_draw([picture is not None for picture in pictures])
             if missing:
                 for index, picture in zip(missing, draw([prompt_seeds[index] for index in missing]), strict=True):
                     self._write(paths[index], picture)
@@ -60,16 +60,22 @@ class PictureCache:
 
         return cached
 
+    def count_missing(self, key_of: Callable[[str], Mapping[str, Any]], prompt_seeds: Sequence[PromptSeed]) -> int:
+        """How many of the pictures a draw that `drawing` gave with the same keys would draw, were it asked for all."""
+        keys = {prompt: json.dumps(key_of(prompt), sort_keys=True) for prompt, _ in prompt_seeds}
+        present = [self._path(keys[prompt], prompt, seed).exists() for prompt, seed in prompt_seeds]
+        return len(self._to_draw(present))
+
     def clear(self) -> None:
         """Removes every picture."""
         for path in self._files():
             path.unlink(missing_ok=True)
         self._size = 0
 
-    def _missing(self, pictures: Sequence[Tensor | None]) -> list[int]:
+    def _to_draw(self, present: Sequence[bool]) -> list[int]:
         """Which pictures to draw."""
-        runs = [range(len(pictures))[start:][: self.at_once] for start in range(0, len(pictures), self.at_once)]
-        return [index for run in runs if any(pictures[each] is None for each in run) for index in run]
+        runs = [range(len(present))[start:][: self.at_once] for start in range(0, len(present), self.at_once)]
+        return [index for run in runs if not all(present[each] for each in run) for index in run]
 
     def _path(self, key: str, prompt: str, seed: int) -> Path:
         name = hashlib.sha256(json.dumps([key, prompt, seed]).encode()).hexdigest()

@@ -232,7 +232,12 @@ def noise_distances(base: Draw, base_again: Draw, lpips: Lpips, prompt_seeds: Se
 
 def count_pictures(plan: Plan, models: int = 1) -> int:
     """How many pictures `measure` draws, or `evaluate` of so many unlearned models."""
-    return (1 + models) * len(plan.prompt_seeds) + min(len(plan.retain_prompt_seeds), NOISE_FLOOR_PICTURES)
+    return (1 + models) * len(plan.prompt_seeds) + count_floor(plan)
+
+
+def count_floor(plan: Plan) -> int:
+    """How many pictures the base draws again for the noise floor."""
+    return min(len(plan.retain_prompt_seeds), NOISE_FLOOR_PICTURES)
 
 
 def finite(value: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -59,6 +59,14 @@ class Studio(Generic[Model]):
 
     def cached(self, model: Model) -> Draw:
         """Draws what is not in the cache."""
+        return self._cache.drawing(self._key_of(model), self.bare(model))
+
+    def count_missing(self, model: Model, prompt_seeds: Sequence[PromptSeed]) -> int:
+        """How many of the pictures `cached` would draw, were it asked for all at once."""
+        return self._cache.count_missing(self._key_of(model), prompt_seeds)
+
+    def _key_of(self, model: Model) -> Callable[[str], Mapping[str, Any]]:
+        """What determines a prompt's pictures."""
         key = {
             **self.drawing.settings(model),
             **self.drawing.surroundings(model),
@@ -67,7 +75,7 @@ class Studio(Generic[Model]):
             "negative": self._cond_digest(""),
             "torch": torch.__version__,
         }
-        return self._cache.drawing(lambda prompt: {**key, "cond": self._cond_digest(prompt)}, self.bare(model))
+        return lambda prompt: {**key, "cond": self._cond_digest(prompt)}
 
     def settings(self, base: Model) -> dict[str, Any]:
         """How pictures are drawn and with which weights, for a report."""
