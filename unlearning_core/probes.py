@@ -14,7 +14,7 @@ from .model import DiffusionModel, check_prediction, noise_prediction
 from .processes import current
 
 if TYPE_CHECKING:
-    from .bank import Batch
+    from .latents import Batch
 
 SAID = 500  # characters of another library's message
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bank import BankItem, sample_trajectories
+from .bank import sample_trajectories
+from .latents import BankItem
 from .model import DiffusionModel, noise_prediction
 from .prompts import SMALL_WORDS, Prompts, held_prompts
 from .sampling import Sampling

@@ -78,7 +78,7 @@ class ComfyModel:
     def vocabulary(self) -> Vocabulary:
         """The words that the first text encoder has tokens for; none where it has no table of them."""
         for name, tokenizer in vars(self.clip.tokenizer).items():
-            encoder = getattr(getattr(self.clip.cond_stage_model, name, None), "transformer", None)
+            encoder: Any = getattr(getattr(self.clip.cond_stage_model, name, None), "transformer", None)
             if hasattr(tokenizer, "inv_vocab") and hasattr(encoder, "get_input_embeddings"):
                 tokens = {token: row for row, token in tokenizer.inv_vocab.items()}
                 return Vocabulary.of(tokens, encoder.get_input_embeddings().weight.detach())

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unlearning_core import reads
-from unlearning_core.bank import Batch, bank_sources, make_bank
+from unlearning_core.bank import bank_sources, make_bank
 from unlearning_core.deltas import make_deltas
 from unlearning_core.hosts.base import DiffusersModel
 from unlearning_core.hosts.families import host_of, load
 from unlearning_core.hosts.flux import Flux
 from unlearning_core.hosts.stable_diffusion import StableDiffusion
+from unlearning_core.latents import Batch
 from unlearning_core.memory import kept_bytes, needed
 from unlearning_core.methods import METHODS, GradientMethod
 from unlearning_core.methods.base import Step

@@ -13,8 +13,8 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from unlearning_core.bank import PREDICTIONS, BankItem, Batch, LatentSet
 from unlearning_core.fingerprint import Fingerprint
+from unlearning_core.latents import PREDICTIONS, BankItem, Batch, LatentSet
 from unlearning_core.model import noise_prediction
 
 WEIGHT = "toy.weight"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tqdm import tqdm
 
 from ..processes import current
@@ -15,10 +17,12 @@ def bar(doing: str, unit: str, total: int | None = None) -> tqdm:
 
 
 def moving(shown: tqdm) -> OnProgress:
-    """Moves a bar as the library tells; losses go behind it."""
+    """Moves a bar as the library tells; losses go behind it, notes above."""
 
     def on_progress(progress: Progress) -> None:
         shown.total = progress.total
+        if progress.note and current().is_main:
+            shown.write(progress.note, file=sys.stderr)
         if progress.loss is not None:
             shown.set_description("training", refresh=False)
             shown.set_postfix({"loss": progress.loss, **progress.figures}, refresh=False)

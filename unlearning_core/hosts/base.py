@@ -110,7 +110,8 @@ class DiffusersModel(ABC):
 
     def vocabulary(self) -> Vocabulary:
         """The words that the first text encoder has tokens for; none where it has no table of them."""
-        tokenizer, encoder = (getattr(self.pipeline, part, None) for part in ("tokenizer", "text_encoder"))
+        tokenizer: Any = getattr(self.pipeline, "tokenizer", None)
+        encoder: Any = getattr(self.pipeline, "text_encoder", None)
         if tokenizer is None or not hasattr(encoder, "get_input_embeddings"):
             return NO_WORDS
         return Vocabulary.of(tokenizer.get_vocab(), encoder.get_input_embeddings().weight.detach())

@@ -14,9 +14,10 @@ from ..options import check_ranges, option
 from ..settings import Needs, Settings
 
 if TYPE_CHECKING:
-    from ..bank import Bank, Batch
+    from ..bank import Bank
     from ..deltas import Delta
     from ..fingerprint import Fingerprint
+    from ..latents import Batch
     from ..model import DiffusionModel
     from ..progress import Reporter
 
