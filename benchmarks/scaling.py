@@ -56,7 +56,7 @@ def measure_concepts(count: int) -> dict[str, float]:
     """Seconds of one closed form, and how often it asks the network."""
     layers: Any = TextLayers()
     counter = Counter(next(iter(layers.layers.values())))
-    cost, _ = timed(lambda: solve(layers, Uce(), prompts_of(count), list(layers.layers), (64, 64)))
+    cost, _ = timed(lambda: solve(layers, Uce(), prompts_of(count), list(layers.layers), (64, 64), Reporter()))
     return {**cost, "calls": counter.calls}
 
 
