@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,9 +16,14 @@ from ..progress import Progress
 from ..prompts import Prompts, all_prompts
 from ..settings import Settings
 from ..unlearn import unlearn
-from .shared import ModelSource, add_model_arguments, add_precision_argument, check_patch_file, model_source
-
-LINES = 10  # of progress in a log
+from .shared import (
+    ModelSource,
+    add_model_arguments,
+    add_precision_argument,
+    check_patch_file,
+    model_source,
+    show_line,
+)
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,4 @@ def show(progress: Progress) -> None:
         line = f"{step} looking at the base model"
     else:
         line = f"{step} training, loss {progress.loss:.4g}"
-    if sys.stderr.isatty():
-        end = "\n" if progress.done == progress.total else ""
-        print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)
-    elif progress.done * LINES // progress.total > (progress.done - 1) * LINES // progress.total:
-        print(line, file=sys.stderr, flush=True)
+    show_line(progress, line)
