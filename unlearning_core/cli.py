@@ -7,12 +7,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from .commands import evaluate, export, train
+from .commands import attack, evaluate, export, train
 from .commands.shared import default_device
 from .launched import ProcessLost, Stopped, launched
 
 # Each has a docstring for its help, `add_arguments(parser)` and `run(args)`.
-COMMANDS = {"train": train, "evaluate": evaluate, "export": export}
+COMMANDS = {"train": train, "evaluate": evaluate, "attack": attack, "export": export}
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
