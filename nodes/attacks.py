@@ -33,8 +33,8 @@ class DoesItStayForgotten(FigureNode):
             description=(
                 "Attacks unlearned models and counts with a judge in how many pictures the concept is back: other "
                 "wordings, other guidance and samplers, starts from its pictures, fitted embeddings, relearning. The "
-                "base under the same attacks is the most that they can bring back; the base with the concept upside "
-                "down, which it never drew, is what they teach from nothing."
+                "base under the same attacks is the most that they can bring back; the concept "
+                "upside down and in the negative, which the base never draws, is what they teach from nothing."
             ),
             search_aliases=["attack", "robustness", "adversarial", "textual inversion", "relearning", "red team"],
             inputs=[

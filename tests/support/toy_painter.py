@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unlearning_core.fingerprint import Fingerprint
 
 WORDS = ("cat", "dog", "car")
-PICTURES = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]])  # a row a word: two by two pixels
+PICTURES = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])  # a row a word: two by two pixels
 HIDDEN = 1  # dimensions of the text that no word uses
 TOKENS = 4  # of a prompt
 WEIGHT = "toy.weight"

@@ -125,8 +125,8 @@ def test_what_brings_which_model_back(found: dict[str, dict[str, Finding]]) -> N
     assert found["relearning"]["erased"].strongest.share == 1
 
 
-def test_upside_down_nothing_is_known(found: dict[str, dict[str, Finding]]) -> None:
-    """The base draws no cat that stands on its head, until it is taught to."""
+def test_of_the_reverse_nothing_is_known(found: dict[str, dict[str, Finding]]) -> None:
+    """The base draws no cat upside down in the negative, until it is taught to."""
     for name in ("plain", "wording", "guidance", "embedding"):
         assert found[name][UNSEEN].strongest.share == 0
     assert shares(found["relearning"][UNSEEN])["the concept, rate 0.05, 60 steps"] == 1

@@ -53,7 +53,7 @@ def _option(text: str, specs: dict[str, Field[Any]]) -> tuple[str, Any]:
     if not equals or name not in specs:
         known = f"choose from {', '.join(specs)}" if specs else "it has none"
         raise ValueError(f"{quoted(text)} is no option of it of the form name=value; {known}")
-    default = specs[name].default
+    default: Any = specs[name].default
     kind = type(default[0]) if isinstance(default, tuple) else type(default)
     try:
         values = tuple(kind(part) for part in value.split(","))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
@@ -19,7 +18,7 @@ from ..options import check_ranges
 from ..prompts import check_measured
 from ..sampling import SEEDS, Predict, Sampling, guided, sample_euler
 
-UPSIDE_DOWN = -2  # the axis of latents that is the height
+HEIGHT = -2  # the axis of latents
 KEPT = 4  # pictures of a setting that came back
 
 Decode = Callable[[Tensor], Tensor]  # clean latents [B, C, *spatial] -> pictures [B, H, W, 3] in 0..1 on the CPU
@@ -66,20 +65,19 @@ class Task:
 class Scene:
     """A task with the base's pictures: those of the forget prompts, and those of the other prompts.
 
-    Upside down, it is the control for what an attack teaches from nothing: the concept's pictures stand on their heads,
-    which the base never drew, and what is drawn is turned back before a judge sees it.
+    Reversed, it is the control for what an attack teaches from nothing: the concept's pictures are upside down and in
+    the negative, which the base never draws, and what is drawn is reversed again before a judge sees it.
     """
 
     task: Task
     concept: Source
     others: Source
-    upside_down: bool = False
+    is_reversed: bool = False
 
-    def turned(self) -> Scene:
+    def reversed(self) -> Scene:
         """The control."""
         assert self.concept.latents is not None
-        concept = replace(self.concept, latents=self.concept.latents.flip(UPSIDE_DOWN))
-        return replace(self, concept=concept, upside_down=True)
+        return replace(self, concept=replace(self.concept, latents=reverse(self.concept.latents)), is_reversed=True)
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,8 @@ class Attacked:
                 if cfg == 1:
                     return self.predict(x, sigma.expand(len(x)), own)
                 both = self.predict(torch.cat([x, x]), sigma.expand(2 * len(x)), [empty] * len(own) + own)
-                return guided(*both.chunk(2), cfg)
+                e_uncond, e_cond = both.chunk(2)
+                return guided(e_uncond, e_cond, cfg)
 
             return sampler(predict, x[start : start + size], sigmas)
 
@@ -168,9 +167,8 @@ class Attacked:
         A picture with NaN shows nothing.
         """
         size = pictures_at_once(self.task.sampling.width, self.task.sampling.height)
+        latents = reverse(latents) if self.scene.is_reversed else latents
         pictures = torch.cat([self._decode(part) for part in latents.split(size)])
-        if self.scene.upside_down:
-            pictures = pictures.flip(1)
         named = pictures.flatten(1).isfinite().all(1)
         if named.any():
             named[named.clone()] = self._shows(pictures[named])
@@ -179,6 +177,11 @@ class Attacked:
             self.back = pictures[named][:KEPT].clone()
         self.looks.append(look)
         self._on_look()
+
+
+def reverse(latents: Tensor) -> Tensor:
+    """Latents [B, C, *spatial] upside down and in the negative; of those, the latents again."""
+    return -latents.flip(HEIGHT)
 
 
 def check_apart(forget: Sequence[str], others: Sequence[str], wordings: Sequence[str] = ()) -> None:
@@ -190,7 +193,7 @@ def check_apart(forget: Sequence[str], others: Sequence[str], wordings: Sequence
 
 
 @dataclass(frozen=True)
-class Attack(ABC):
+class Attack:
     """A way to bring a concept back. A subclass adds its own options as fields; one outside its range is a ValueError.
 
     docs/attacks.md is made from the class: see scripts/documentation.py.
@@ -209,13 +212,13 @@ class Attack(ABC):
         """Itself, without what this family of models cannot take. Raises ValueError when nothing is left."""
         return self
 
-    @abstractmethod
     def settings(self, task: Task) -> list[str]:
         """What it shows, in this order."""
+        raise NotImplementedError
 
-    @abstractmethod
     def run(self, attacked: Attacked) -> None:
         """Shows each of `settings`."""
+        raise NotImplementedError
 
 
 def judged_by(judge: Judge, target: Target) -> Callable[[Tensor], Tensor]:

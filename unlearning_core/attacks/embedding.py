@@ -29,7 +29,7 @@ class Embedding(Attack):
         "text encoder gives, so that every family has them"
     )
     reading = (
-        "weights that can still draw the concept do so once a text asks for it; the upside-down base says what free "
+        "weights that can still draw the concept do so once a text asks for it; the reversed concept says what free "
         "vectors teach a model that cannot"
     )
 

@@ -17,7 +17,7 @@ from ..model import DiffusionModel
 from ..progress import OnProgress, Reporter
 from .base import Attack, Attacked, Host, Look, Scene, Task, judged_by
 
-UNSEEN = "base model, upside down"
+UNSEEN = "base model, reversed"
 BACK = 0.5  # share of pictures from which on a concept counts as back
 
 Opened = Callable[[], AbstractContextManager[Host]]  # opens a model; one is open at a time
@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """What attacks did to the base, to the base upside down, and to each unlearned model."""
+    """What attacks did to the base, to the base with the concept reversed, and to each unlearned model."""
 
     findings: Mapping[str, tuple[Finding, ...]]  # by model, the two controls first
     target: Target
@@ -119,7 +119,7 @@ class Examiner:
 
             scene = make_scene(host.model, self.task)
             findings[BASE] = found(host, scene)
-            findings[UNSEEN] = found(host, scene.turned())
+            findings[UNSEEN] = found(host, scene.reversed())
         for name, opened in unlearned.items():
             with opened() as host:
                 findings[name] = found(host, scene)
@@ -136,7 +136,7 @@ def check_model_names(names: Sequence[str]) -> None:
 def make_scene(model: DiffusionModel, task: Task) -> Scene:
     """The base's pictures of both kinds, with seeds that no attack draws with."""
     seed = task.seed + task.pictures
-    return Scene(task, *(_pictures(model, task, prompts, seed) for prompts in (task.forget, task.others)))
+    return Scene(task, _pictures(model, task, task.forget, seed), _pictures(model, task, task.others, seed))
 
 
 def _pictures(model: DiffusionModel, task: Task, prompts: Sequence[str], seed: int) -> Source:

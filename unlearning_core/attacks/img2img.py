@@ -18,7 +18,7 @@ class Img2Img(Attack):
     summary = "starts from the base's pictures of the concept, noised, and denoises under the forget prompts"
     source = 'Meng et al., "SDEdit" (arXiv 2108.01073)'
     reading = (
-        "at a low strength the start shows the concept whatever the model knows, as the upside-down base does; what "
+        "at a low strength the start shows the concept whatever the model knows, as the reversed one does; what "
         "exceeds that column comes from the model"
     )
 

@@ -26,7 +26,7 @@ class Relearning(Attack):
         "(arXiv 2410.08074), for other things; the denoising loss of Ho et al. (arXiv 2006.11239)"
     )
     reading = (
-        "a concept that is back after fewer steps than the upside-down one needs was hidden, not gone; what other "
+        "a concept that is back after fewer steps than the reversed one needs was hidden, not gone; what other "
         "things bring back was hardly hidden"
     )
 
