@@ -37,6 +37,7 @@ from unlearning_core.metrics.quality import Networks
 from unlearning_core.metrics.retention import Comparison
 from unlearning_core.metrics.studio import Studio
 from unlearning_core.processes import current
+from unlearning_core.progress import Reporter
 from unlearning_core.sampling import Sampling
 from unlearning_core.settings import Settings
 from unlearning_core.solve import solve

@@ -18,6 +18,7 @@ NODES = (  # a module each, in the order of menus and documentation
     "forgetting",
     "quality",
     "compare",
+    "attacks",
     "clip_judge",
     "diffusion_judge",
 )

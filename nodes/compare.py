@@ -20,15 +20,14 @@ from .inputs import (
     prompt_inputs,
     sampling_inputs,
     seed_inputs,
+    unlearned_inputs,
 )
-from .measuring import MeasuringNode, Result, check_measured_inputs
+from .measuring import MeasuringNode, Result, check_measured_inputs, model_names
 from .sockets import UnlearningJudge
 
 if TYPE_CHECKING:
     from ..unlearning_core.metrics.plan import Plan
     from ..unlearning_core.metrics.studio import Studio
-
-MODELS = 100  # the most that Autogrow takes
 
 
 class CompareMethods(MeasuringNode):
@@ -38,7 +37,6 @@ class CompareMethods(MeasuringNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        model = io.Model.Input("model", tooltip="An unlearned model. Connecting one makes room for another.")
         return io.Schema(
             node_id="CompareMethods",
             display_name="Compare Methods",
@@ -53,17 +51,7 @@ class CompareMethods(MeasuringNode):
                 io.Model.Input("base_model", tooltip="The model before unlearning."),
                 io.Clip.Input("clip", tooltip="The text encoder of all."),
                 io.Vae.Input("vae", tooltip="The VAE of all."),
-                io.Autogrow.Input(
-                    "models",
-                    template=io.Autogrow.TemplatePrefix(model, prefix="model", min=1, max=MODELS),
-                    tooltip=f"The unlearned models, 1 to {MODELS}.",
-                ),
-                io.String.Input(
-                    "names",
-                    multiline=True,
-                    default="",
-                    tooltip="The models' names in the order of their sockets, one per line.",
-                ),
+                *unlearned_inputs(),
                 *prompt_inputs(),
                 UnlearningJudge.Input(
                     "judge", optional=True, tooltip="From Load Tiny T2I or a judge node: adds UA, IRA and CRA."
@@ -130,17 +118,3 @@ class CompareMethods(MeasuringNode):
     @classmethod
     def smallest_side(cls, inputs: Inputs) -> int:
         return max(BACKBONES[name].smallest_side for name in ("alex", inputs.get("backbone", "alex")))
-
-
-def model_names(names: tuple[str, ...], count: int) -> list[str]:
-    """A name for each model: the given ones, then `model 2` and so on.
-
-    Raises ValueError when there are more names than models, two are the same, or one stands for the base.
-    """
-    from ..unlearning_core.metrics.evaluation import check_names
-
-    if len(names) > count:
-        raise ValueError(f"names: {len(names)} lines for {count} models; write one per model, or fewer")
-    named = [*names, *(f"model {index + 1}" for index in range(len(names), count))]
-    check_names(named)
-    return named

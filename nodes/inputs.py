@@ -13,6 +13,7 @@ from .host.checks import Least
 from .sockets import UnlearningJudge
 
 SHIPPED = "shipped"  # metrics.clip has it too; importing that would slow ComfyUI's start
+MODELS = 100  # the most that Autogrow takes
 LABELS = "a photo of a {}: cat, dog, horse, car, house\na painting by {}: Vincent van Gogh, Claude Monet"
 
 
@@ -23,6 +24,24 @@ def measured_inputs() -> list[io.Input]:
         io.Model.Input("unlearned_model", tooltip="The model after unlearning."),
         io.Clip.Input("clip", tooltip="The text encoder of both."),
         io.Vae.Input("vae", tooltip="The VAE of both."),
+    ]
+
+
+def unlearned_inputs() -> list[io.Input]:
+    """Any number of unlearned models, and their names."""
+    model = io.Model.Input("model", tooltip="An unlearned model. Connecting one makes room for another.")
+    return [
+        io.Autogrow.Input(
+            "models",
+            template=io.Autogrow.TemplatePrefix(model, prefix="model", min=1, max=MODELS),
+            tooltip=f"The unlearned models, 1 to {MODELS}.",
+        ),
+        io.String.Input(
+            "names",
+            multiline=True,
+            default="",
+            tooltip="The models' names in the order of their sockets, one per line.",
+        ),
     ]
 
 
@@ -45,17 +64,22 @@ def prompt_inputs(forget: str = "May be empty.") -> list[io.Input]:
     ]
 
 
+def seed_input() -> io.Input:
+    """First seed."""
+    return io.Int.Input(
+        "seed",
+        default=1000,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=io.ControlAfterGenerate.fixed,
+        tooltip="The first seed of each prompt. Range 0 to 2^64 - 1.",
+    )
+
+
 def seed_inputs() -> list[io.Input]:
     """First seed, and the counts of seeds."""
     return [
-        io.Int.Input(
-            "seed",
-            default=1000,
-            min=0,
-            max=2**64 - 1,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="The first seed of each prompt. Range 0 to 2^64 - 1.",
-        ),
+        seed_input(),
         io.Int.Input(
             "seeds",
             default=2,
@@ -79,6 +103,13 @@ def sampling_inputs() -> list[io.Input]:
     return [
         io.Combo.Input("sampler_name", options=samplers.SAMPLERS, default="euler", tooltip="As in KSampler."),
         io.Combo.Input("scheduler", options=samplers.SCHEDULERS, default="normal", tooltip="As in KSampler."),
+        *euler_inputs(),
+    ]
+
+
+def euler_inputs() -> list[io.Input]:
+    """How pictures are drawn where sampler and scheduler are given."""
+    return [
         io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps. Range 1 to 1000."),
         io.Float.Input(
             "cfg", default=7.0, min=Least(0), max=100.0, step=0.1, tooltip="Guidance scale. Range 0 to 100."

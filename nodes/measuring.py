@@ -33,26 +33,17 @@ class Result(NamedTuple):
     pictures: Sequence[Tensor] = ()  # [1, H, W, 3] in 0..1, shown in the node
 
 
-class MeasuringNode(io.ComfyNode):
+class FigureNode(io.ComfyNode):
     """A node whose figures are shown in it, put out as TABLE and JSON, and saved as files."""
 
     key: ClassVar[str]  # of the figures in what ComfyUI sends to the front end
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        from ..unlearning_core.metrics.studio import Studio
-        from .host.drawing import ComfyDrawing, KSamplerSettings, picture_cache
-
         prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
         check_prefix(prefix)
         check_given(cls.define_schema().inputs, inputs)
-        plan = plan_of(inputs)
-        progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"])
-        sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
-        drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
-        drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
-        with interruptible():
-            result = cls.measure(Studio(drawing, picture_cache(inputs.get("fresh_pictures", False))), plan, inputs)
+        result = cls.result(inputs)
         files = save_report(prefix, result.report)
         shown: dict[str, Any] = {"text": (result.page,), cls.key: [result.report.summary], "report": files}
         if result.pictures:
@@ -61,6 +52,29 @@ class MeasuringNode(io.ComfyNode):
         return io.NodeOutput(
             *result.first, result.page, json.dumps(result.report.summary, indent=2), *result.last, ui=shown
         )
+
+    @classmethod
+    @abstractmethod
+    def result(cls, inputs: Inputs) -> Result:
+        """What the node finds. Raises ValueError for input that it cannot work with."""
+
+
+class MeasuringNode(FigureNode):
+    """A node that measures what MODELs draw under one plan."""
+
+    @classmethod
+    def result(cls, inputs: Inputs) -> Result:
+        """As `measure`."""
+        from ..unlearning_core.metrics.studio import Studio
+        from .host.drawing import ComfyDrawing, KSamplerSettings, picture_cache
+
+        plan = plan_of(inputs)
+        progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"])
+        sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
+        drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
+        drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
+        with interruptible():
+            return cls.measure(Studio(drawing, picture_cache(inputs.get("fresh_pictures", False))), plan, inputs)
 
     @classmethod
     @abstractmethod
@@ -107,3 +121,17 @@ def check_measured_inputs(inputs: Inputs) -> None:
         check_measured(lines(inputs["retain_prompts"]), lines(inputs.get("forget_prompts", "")))
     if "filename_prefix" in inputs:
         check_prefix(inputs["filename_prefix"])
+
+
+def model_names(names: tuple[str, ...], count: int) -> list[str]:
+    """A name for each model: the given ones, then `model 2` and so on.
+
+    Raises ValueError when there are more names than models, two are the same, or one stands for the base.
+    """
+    from ..unlearning_core.metrics.evaluation import check_names
+
+    if len(names) > count:
+        raise ValueError(f"names: {len(names)} lines for {count} models; write one per model, or fewer")
+    named = [*names, *(f"model {index + 1}" for index in range(len(names), count))]
+    check_names(named)
+    return named

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from blocks import Block, write_changed
 from downloads import ROOT
@@ -20,6 +21,7 @@ from node_pages import NODES, node_pages
 
 sys.path.insert(0, str(ROOT))
 
+from unlearning_core.attacks import ATTACKS, Attack
 from unlearning_core.methods import METHODS, GradientMethod, Method, groups
 from unlearning_core.metrics.figure import FIGURES
 from unlearning_core.reports.tables import markdown_table
@@ -68,6 +70,39 @@ def latents(kind: type[GradientMethod]) -> str:
     return f"{what} of the {' and '.join(prompts)} prompts"
 
 
+def attack_table() -> list[str]:
+    """A row for each attack."""
+    rows = [(f"`{name}`", kind.summary, _defaults(kind)) for name, kind in ATTACKS.items()]
+    return table(("attack", "what it does", "options"), rows)
+
+
+def attack_sections() -> list[str]:
+    """A section for each attack."""
+    return [line for name, kind in ATTACKS.items() for line in _attack_section(name, kind)]
+
+
+def _attack_section(name: str, kind: type[Attack]) -> Iterator[str]:
+    yield from ("", f"### {kind.label}: `{name}`", "", f"{kind.summary[0].upper()}{kind.summary[1:]}.", "")
+    yield from (f"* How to read it: {kind.reading}.", f"* Source: {kind.source}.")
+    for spec in fields(kind):
+        if spec.metadata:
+            low, high, text = (spec.metadata[key] for key in ("low", "high", "help"))
+            yield f"* `{spec.name}={_written(spec.default)}`, {low:g} to {high:g}: {text}."
+        else:
+            yield f"* `{spec.name}={_written(spec.default)}`."
+
+
+def _defaults(kind: type[Attack]) -> str:
+    return " ".join(f"`{spec.name}={_written(spec.default)}`" for spec in fields(kind))
+
+
+def _written(value: Any) -> str:
+    """An option's value as `parse_attacks` reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(_written, value))
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def figure_table() -> list[str]:
     """A row for each figure of a report."""
     rows = [
@@ -97,6 +132,8 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     ROOT / "README.md": {"nodes": node_table, "methods": method_table},
     NODES / "web" / "docs" / "UnlearnConcept.md": {"methods": method_table, "groups": method_groups},
     ROOT / "docs" / "methods.md": {"methods": method_sections},
+    NODES / "web" / "docs" / "DoesItStayForgotten.md": {"attacks": attack_table},
+    ROOT / "docs" / "attacks.md": {"attacks": attack_sections},
     ROOT / "docs" / "figures.md": {"figures": figure_table},
 }
 

@@ -45,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> None:
     # Imported here, because torch takes long enough for Ctrl-C.
-    from .commands import evaluate, export, train
+    from .commands import attack, evaluate, export, train
     from .commands.shared import default_device
     from .launched import launched
 
     # Each has a docstring for its help, `add_arguments(parser)` and `run(args)`.
-    commands = {"train": train, "evaluate": evaluate, "export": export}
+    commands = {"train": train, "evaluate": evaluate, "attack": attack, "export": export}
     parser = Parser(prog="unlearn", description=__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(recipe=None)

@@ -39,7 +39,10 @@ class DiffusionModel(Protocol):
         ...
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
-        """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning; differentiable."""
+        """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning.
+
+        Differentiable by weights, x and the tensors of conds.
+        """
         ...
 
     def sigmas(self, steps: int) -> Tensor:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
+from ...unlearning_core.nested import mapped, tensors_in
 from ...unlearning_core.probes import FAILURES, one_line
 from ...unlearning_core.vocabulary import NO_WORDS, Vocabulary
 from .calls import Isolated, Isolation
-from .training import Backward, differentiable_attention, mapped, training_mode
+from .training import Backward, differentiable_attention, training_mode
 from .traits import fingerprint
 from .weights import patch_places
 
@@ -49,7 +50,7 @@ class ComfyModel:
         self._schedule = torch.zeros(1)  # the last one that was asked for: distilled models look up the next level
         self._joining: bool | None = None
         self._encoded: dict[str, Any] = {}
-        self._model_conds: dict[tuple[int, torch.Size], Inputs] = {}
+        self._model_conds: dict[tuple[int, torch.Size], tuple[Any, Inputs]] = {}  # with the conditioning of the id
 
     @property
     def device(self) -> torch.device:
@@ -86,7 +87,7 @@ class ComfyModel:
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning, through ComfyUI's own
-        `apply_model`; differentiable.
+        `apply_model`; differentiable, also by the conditioning's tensors.
 
         Prompts that ComfyUI would not join, such as those of unequal token counts, go through it group by group.
         """
@@ -138,12 +139,14 @@ class ComfyModel:
 
     def _conds_for(self, cond: Any, x: Tensor) -> Inputs:
         """The model's own inputs for one prompt and this latent size, such as pooled text and size embeddings."""
+        if any(tensor.requires_grad for tensor in tensors_in(cond)):
+            return self._make_conds(cond, x[:1].detach())
         key = (id(cond), x.shape[1:])
         if key not in self._model_conds:
-            self._model_conds[key] = self._make_conds(cond, x[:1].detach())
-        return self._model_conds[key]
+            with torch.no_grad():
+                self._model_conds[key] = cond, self._make_conds(cond, x[:1].detach())
+        return self._model_conds[key][1]
 
-    @torch.no_grad()
     def _make_conds(self, cond: Any, like: Tensor) -> Inputs:
         entries = comfy.samplers.encode_model_conds(
             self.patcher.model.extra_conds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from ...unlearning_core.digests import tensors
+from ...unlearning_core.nested import mapped, tensors_in
 from .calls import attributes
 from .progress import end_if_cancelled
 
@@ -142,27 +143,6 @@ def _restore(places: Sequence[dict[str, Any]], states: Sequence[dict[str, Any]])
     for place, state in zip(places, states, strict=True):
         place.clear()
         place.update(state)
-
-
-def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """New containers and dataclasses with every tensor changed, in order."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: mapped(entry, change) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        entries = [mapped(entry, change) for entry in value]
-        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{spec.name: mapped(getattr(value, spec.name), change) for spec in fields(value)})
-    return value
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in nested containers and dataclasses, in order."""
-    found: list[Tensor] = []
-    mapped(value, found.append)
-    return found
 
 
 class _Recomputed(torch.autograd.Function):

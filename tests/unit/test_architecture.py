@@ -12,6 +12,7 @@ import pytest
 from downloads import ROOT
 from node_pages import node_pages, registered
 
+from unlearning_core.attacks import ATTACKS
 from unlearning_core.methods import METHODS
 
 ROOMS = ("unlearning_core", "nodes", "recipes", "benchmarks", "scripts", "tests")
@@ -21,6 +22,7 @@ BARE = ("scripts.", "tests.support.")  # on sys.path where they are used
 REGISTERED = {  # registries import what they name
     "nodes": [f"nodes.{name}" for name in registered()],
     "unlearning_core.methods": [f"unlearning_core.methods.{name}" for name in METHODS],
+    "unlearning_core.attacks": [f"unlearning_core.attacks.{name}" for name in ATTACKS],
 }
 COMFYUI = {"define_schema", "execute", "fingerprint_inputs", "validate_inputs"}  # documented there
 
@@ -30,6 +32,7 @@ LIBRARY = (
         "files",
         "digests",
         "names",
+        "nested",
         "options",
         "prompts",
         "words",
@@ -49,6 +52,7 @@ LIBRARY = (
     ("methods",),
     ("train", "memory", "recipe", "solve", "unlearn"),
     ("metrics",),
+    ("attacks",),
     ("reports", "tiny", "hosts"),
     ("export", "launched"),
     ("commands", "cli"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from unlearning_core.attacks.examine import UNSEEN
 from unlearning_core.cli import main
-from unlearning_core.commands.evaluate import PromptFile, read_prompts
+from unlearning_core.commands.shared import PromptFile, read_prompts
 from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
 from unlearning_core.metrics import backbones
+from unlearning_core.metrics.plan import BASE
 from unlearning_core.prompts import Prompts
 from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
@@ -48,6 +51,24 @@ def test_evaluate_writes_every_file(folder: Path, capsys: pytest.CaptureFixture[
     assert figures["retention"]["accuracies"]["ua"] in (0, 1)
     assert f"{figures['retention']['integrity']:.4f}" in capsys.readouterr().out
     assert len(list((folder / "cache").rglob("*.safetensors"))) == 6
+
+
+ATTACKS = ["plain", "embedding steps=1 starts=1", "relearning steps=1 rates=0.001"]
+
+
+def attack(folder: Path, *more: str, attacks: Sequence[str] = ATTACKS) -> list[str]:
+    _, *shared = command(folder)[: -len(("--forget-seeds", "1"))]
+    return ["attack", *shared, "--examples", "1", *more, "--attacks", *attacks]
+
+
+def test_attack_writes_every_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(attack(folder, "--out", str(folder / "attacks")))
+    names = {"figures.json", "figures.csv", "attacks.md", "heat.png", "back.png"}
+    assert {path.name for path in (folder / "attacks").iterdir()} == names
+    figures = json.loads((folder / "attacks" / "figures.json").read_text())
+    assert [model["name"] for model in figures["models"]] == [BASE, UNSEEN, "esd"]
+    assert all([*model["attacks"]] == ["plain", "embedding", "relearning"] for model in figures["models"])
+    assert (folder / "attacks" / "attacks.md").read_text() == capsys.readouterr().out
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -87,6 +108,9 @@ def test_bad_input_is_one_line(
     assert "CLIP model: 'nothing'" in refused(command(folder, "--clip", "nothing"), capsys)
     assert "squeezenet1_1_features.safetensors" in refused(command(folder, "--backbone", "squeeze"), capsys)
     assert "this is no folder" in refused(command(folder, "--out", str(folder / "prompts.txt")), capsys)
+    assert "attacks: 'none' is unknown" in refused(attack(folder, attacks=["none"]), capsys)
+    assert "--examples: 0" in refused(attack(folder, "--examples", "0"), capsys)
+    assert "--judge clip needs --labels" in refused(attack(folder, "--judge", "clip"), capsys)
     assert "weights-inception" in refused(command(folder, "--fid"), capsys)
 
 

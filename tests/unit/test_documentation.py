@@ -13,6 +13,8 @@ from documentation import COMMAND, PARTS, generated_texts
 from downloads import ROOT
 from node_pages import NODES, NodePage, node_pages, registered
 
+from unlearning_core import attacks
+from unlearning_core.attacks import ATTACKS
 from unlearning_core.methods import METHODS, NAMES, GradientMethod
 from unlearning_core.methods.esd import Esd
 from unlearning_core.metrics.figure import FIGURES
@@ -77,6 +79,18 @@ def test_equation_has_l_help_where_it_is_on(method: str) -> None:
 def test_every_method_file_is_registered() -> None:
     files = {path.stem for path in (ROOT / "unlearning_core" / "methods").glob("*.py")}
     assert files - SHARED == {*NAMES}, "NAMES in methods/__init__.py lists the files"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("told", ["label", "summary", "source", "reading"])
+def test_every_attack_tells_of_itself(attack: str, told: str) -> None:
+    text = vars(ATTACKS[attack]).get(told)
+    assert isinstance(text, str) and text.strip() and not text.endswith("."), f"{attack} needs a {told}"
+
+
+def test_every_attack_file_is_registered() -> None:
+    files = {path.stem for path in (ROOT / "unlearning_core" / "attacks").glob("*.py")}
+    assert files - {"__init__", "base", "examine", "fitting"} == {*attacks.NAMES}
 
 
 def test_every_node_has_a_help_page() -> None:

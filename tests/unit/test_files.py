@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from unlearning_core.commands.evaluate import PromptFile, read_prompts
+from unlearning_core.commands.shared import PromptFile, read_prompts
 from unlearning_core.files import ABANDONED, check_writable, read_text, write_atomically
 
 READ = ("utf-8", "utf-8-sig", "utf-16", "utf-32")

@@ -1,4 +1,4 @@
-"""The confidence interval of a mean over prompts."""
+"""Confidence intervals: of a mean over prompts, and of a share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from unlearning_core.metrics.statistics import bootstrap_interval
+from unlearning_core.metrics.statistics import bootstrap_interval, wilson_interval
 
 
 def interval(values: torch.Tensor | list[float], **options: Any) -> tuple[float, float]:
@@ -73,3 +73,21 @@ def test_one_prompt_has_no_interval() -> None:
 def test_no_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one prompt"):
         bootstrap_interval([])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_coverage_of_a_share(share: float) -> None:
+    """The probability, over all numbers of hits, that a 95 % interval of 40 pictures holds the share."""
+    hits = torch.arange(41.0)
+    chances = torch.distributions.Binomial(40, share).log_prob(hits).exp()
+    inside = [low <= share <= high for low, high in (wilson_interval(int(number), 40) for number in hits)]
+    assert float(chances[torch.tensor(inside)].sum()) == pytest.approx(0.95, abs=0.025)
+
+
+def test_interval_of_a_share() -> None:
+    """Known values of Wilson's interval; the mirror image for misses; narrower with more pictures."""
+    assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+    low, high = wilson_interval(3, 20)
+    assert wilson_interval(17, 20) == pytest.approx((1 - high, 1 - low))
+    assert wilson_interval(50, 100).low > wilson_interval(5, 10).low

@@ -7,14 +7,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from ..files import check_writable, read_text, write_atomically
+from ..files import check_writable, write_atomically
 from ..hosts.texts import check_plain
 from ..metrics.backbones import BACKBONES
-from ..metrics.clip import SHIPPED
 from ..metrics.evaluation import Candidate, Evaluation, check_names, evaluate
 from ..metrics.forgetting import Domains, Judge, target_of
 from ..metrics.lpips import Lpips
@@ -23,9 +20,9 @@ from ..metrics.quality import Networks, check_pictures
 from ..metrics.retention import Comparison, count_floor
 from ..patch import UnlearningPatch
 from ..processes import current
-from ..prompts import check_measured, lines
 from ..sampling import Sampling
 from .bars import bar
+from .judging import JudgeChoice, add_judge_arguments, judge_named, read_domains
 from .shared import (
     ModelSource,
     add_model_arguments,
@@ -33,7 +30,10 @@ from .shared import (
     add_sampling_arguments,
     check_counts,
     model_source,
+    read_patches,
+    read_prompts,
     sampling_of,
+    save_picture,
     strength,
 )
 
@@ -44,15 +44,6 @@ if TYPE_CHECKING:
     from ..metrics.studio import Studio
 
 PICTURES = "pictures"  # folder in --out
-SECTIONS = ("retain", "forget")
-JUDGES = ("none", "nearest", "clip", "diffusion")
-
-
-class PromptFile(NamedTuple):
-    """The prompts to measure."""
-
-    retain: tuple[str, ...]
-    forget: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,15 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sampling_arguments(parser)
     looking = parser.add_argument_group("what looks at the pictures")
     looking.add_argument("--backbone", choices=BACKBONES, default="alex", help="LPIPS network")
-    looking.add_argument("--judge", choices=JUDGES, default="none", help="for UA, IRA and CRA; nearest: shipped model")
-    looking.add_argument(
-        "--labels", type=Path, help="what clip and diffusion choose from: lines such as 'a {}: cat, dog'"
-    )
-    looking.add_argument("--clip", default=SHIPPED, help="open_clip model: shipped, a folder, or 'name weights'")
+    add_judge_arguments(looking, "for UA, IRA and CRA")
     looking.add_argument("--fid", action="store_true", help="FID too; needs Inception weights")
-    looking.add_argument(
-        "--models", type=Path, action="append", default=[], help="folder with LPIPS, CLIP or Inception; may be repeated"
-    )
 
 
 def parse(args: argparse.Namespace) -> Request:
@@ -158,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
         patch.check_base(model.fingerprint())
     smallest = max(BACKBONES[name].smallest_side for name in ("alex", request.instruments.backbone))
     check_measurable(request.sampling.width, request.sampling.height, model.multiple, smallest)
-    comparison = Comparison(lpips, request.plan, judge_named(request.instruments, model, networks))
+    comparison = Comparison(lpips, request.plan, judge_of(request, model, networks))
     variants = {name: Variant(patch, request.strength) for name, patch in request.patches.items()}
     with bar("drawing", "picture") as shown:
         studio = Studio(PipelineDrawing(model, request.sampling, shown.update), picture_cache(request))
@@ -222,14 +206,6 @@ def write_figures(folder: Path, evaluations: Sequence[Evaluation]) -> str:
     return table
 
 
-def save_picture(picture: Tensor, path: Path) -> None:
-    """Writes [1, H, W, 3] in 0..1 as PNG."""
-    from ..reports.lettering import to_image
-
-    with write_atomically(path) as partial:
-        to_image(picture[0]).save(partial, "PNG")
-
-
 def picture_cache(request: Request) -> PictureCache:
     """The request's folder of pictures, empty when those that are there are not to be kept."""
     from ..metrics.cache import PictureCache
@@ -239,55 +215,6 @@ def picture_cache(request: Request) -> PictureCache:
     current().wait()
     at_once = pictures_at_once(request.sampling.width, request.sampling.height)
     return PictureCache(request.cache, math.inf, at_once)
-
-
-def read_prompts(path: Path) -> PromptFile:
-    """Prompts under `[retain]` and `[forget]`; those before any heading are retain prompts.
-
-    Raises ValueError for another heading, no retain prompt, or a prompt under both.
-    """
-    found: dict[str, list[str]] = {name: [] for name in SECTIONS}
-    section = "retain"
-    for line in lines(read_text(path)):
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1].strip()
-            if section not in SECTIONS:
-                raise ValueError(f"{path}: {line} is no heading; write [retain] or [forget]")
-        else:
-            found[section].append(line)
-    prompts = PromptFile(*(tuple(found[name]) for name in SECTIONS))
-    try:
-        check_measured(*prompts)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return prompts
-
-
-def read_patches(paths: Sequence[Path]) -> dict[str, UnlearningPatch]:
-    """The patches under their files' names. Raises ValueError for two of one name, or a missing or damaged
-    file.
-    """
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise ValueError(f"--patch {missing[0]}: there is no such file")
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        raise ValueError("--patch: two files have the same name; the name stands for the model in every table")
-    return {name: UnlearningPatch.load(path) for name, path in zip(names, paths, strict=True)}
-
-
-def read_domains(judge: str, labels: Path | None) -> Domains | None:
-    """What a judge chooses from; None for those that need no labels.
-
-    Raises ValueError for no or bad labels, FileNotFoundError for a missing file.
-    """
-    from ..metrics.judges import parse_domains
-
-    if judge not in ("clip", "diffusion"):
-        return None
-    if labels is None:
-        raise ValueError(f"--judge {judge} needs --labels, a file with lines such as 'a photo of a {{}}: cat, dog'")
-    return parse_domains(read_text(labels))
 
 
 def load_networks(instruments: Instruments, device: str) -> tuple[Networks, Lpips]:
@@ -304,15 +231,11 @@ def load_networks(instruments: Instruments, device: str) -> tuple[Networks, Lpip
     return Networks(alexnet, clip, Fid(folders, device) if instruments.fid else None), lpips
 
 
-def judge_named(instruments: Instruments, model: DiffusersModel, networks: Networks) -> Judge | None:
+def judge_of(request: Request, model: DiffusersModel, networks: Networks) -> Judge | None:
     """The judge that is asked for."""
-    from ..metrics.judges import ClipJudge, DiffusionClassifier
-    from ..tiny.judge import Judge as NearestPicture
-
-    if instruments.judge == "nearest":
-        return NearestPicture.load(folders=instruments.folders)
-    if instruments.domains is None:
+    instruments = request.instruments
+    if instruments.judge == "none":
         return None
-    if instruments.judge == "clip":
-        return ClipJudge(networks.clip, instruments.domains)
-    return DiffusionClassifier(model, model.latents, instruments.domains)
+    return judge_named(
+        JudgeChoice(instruments.judge, instruments.domains, instruments.folders), model, lambda: networks.clip
+    )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..files import check_writable
-from ..patch import Record
+from torch import Tensor
+
+from ..files import check_writable, read_text, write_atomically
+from ..patch import Record, UnlearningPatch
 from ..processes import current
+from ..prompts import check_measured, lines
 from ..sampling import SEEDS, Sampling
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ MODEL_HELP = "diffusers folder, safetensors file, or a name on Hugging Face such
 STRONGEST = 10.0  # strength of a patch, as its loader node takes it
 SIDES = ("width", "height")
 USUAL = 512  # pixels of a picture's side, where a patch does not tell
+SECTIONS = ("retain", "forget")
 PRECISIONS = ("float32", "bfloat16")  # gradients underflow in float16
 
 
@@ -128,3 +133,53 @@ def check_patch_file(path: Path) -> None:
     if path.is_dir() or path.suffix != ".safetensors":
         raise ValueError(f"{path}: no name for a patch; write one that ends in .safetensors")
     check_writable(path)
+
+
+class PromptFile(NamedTuple):
+    """The prompts to measure."""
+
+    retain: tuple[str, ...]
+    forget: tuple[str, ...]
+
+
+def read_prompts(path: Path) -> PromptFile:
+    """Prompts under `[retain]` and `[forget]`; those before any heading are retain prompts.
+
+    Raises ValueError for another heading, no retain prompt, or a prompt under both.
+    """
+    found: dict[str, list[str]] = {name: [] for name in SECTIONS}
+    section = "retain"
+    for line in lines(read_text(path)):
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].strip()
+            if section not in SECTIONS:
+                raise ValueError(f"{path}: {line} is no heading; write [retain] or [forget]")
+        else:
+            found[section].append(line)
+    prompts = PromptFile(*(tuple(found[name]) for name in SECTIONS))
+    try:
+        check_measured(*prompts)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return prompts
+
+
+def read_patches(paths: Sequence[Path]) -> dict[str, UnlearningPatch]:
+    """The patches under their files' names. Raises ValueError for two of one name, or a missing or damaged
+    file.
+    """
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f"--patch {missing[0]}: there is no such file")
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        raise ValueError("--patch: two files have the same name; the name stands for the model in every table")
+    return {name: UnlearningPatch.load(path) for name, path in zip(names, paths, strict=True)}
+
+
+def save_picture(picture: Tensor, path: Path) -> None:
+    """Writes [1, H, W, 3] in 0..1 as PNG."""
+    from ..reports.lettering import to_image
+
+    with write_atomically(path) as partial:
+        to_image(picture[0]).save(partial, "PNG")

@@ -1,9 +1,10 @@
-"""The confidence interval of a mean over prompts."""
+"""Confidence intervals: of a mean over prompts, and of a share of pictures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,18 @@ def bootstrap_interval(
         lower, upper = _bootstrap_t_quantiles(values, level, resamples, seed)
         below, above = max(below, upper), max(above, -lower)
     return Interval(max(lowest, mean - below * error), mean + above * error)
+
+
+def wilson_interval(hits: int, count: int, level: float = 0.95) -> Interval:
+    """Confidence interval of a share, `hits` of `count` independent ones (Wilson 1927), within 0 and 1.
+
+    Raises ZeroDivisionError for a count of 0.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, weight = hits / count, z**2 / count
+    middle = (share + weight / 2) / (1 + weight)
+    reach = (share * (1 - share) * weight + weight**2 / 4) ** 0.5 / (1 + weight)
+    return Interval(max(0.0, middle - reach), min(1.0, middle + reach))
 
 
 def _student_quantile(probability: float, freedom: int) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..attacks.examine import Examination
 from ..files import write_atomically
 from ..metrics.evaluation import Evaluation
 from ..metrics.figure import Measured, values_of
@@ -19,7 +20,10 @@ from ..metrics.retention import Retention
 
 
 class Value(NamedTuple):
-    """A row of the CSV. `kind`, `prompt` and `seed` are empty for a figure over all pictures."""
+    """A row of the CSV. `kind`, `prompt` and `seed` are empty for a figure over all pictures.
+
+    Of attacks, `kind` is the attack and `prompt` its setting.
+    """
 
     model: str
     figure: str
@@ -63,6 +67,11 @@ def comparison_report(evaluations: Sequence[Evaluation]) -> Report:
     return Report({"models": models}, values)
 
 
+def attack_report(examination: Examination) -> Report:
+    """What every attack's settings brought back in every model, and the settings; `kind` is the attack's name."""
+    return Report(examination.summary(), [*_attack_values(examination), *_settings(examination.settings, "")])
+
+
 def write_report(path: Path, report: Report) -> list[Path]:
     """Writes `path` with .json and .csv for its suffix, each in one move; returns both paths.
 
@@ -80,6 +89,16 @@ def _report(summary: dict[str, Any], measured: Measured, rest: Iterator[Value], 
     """The figures of what was measured, in the summary as `figures`, and `rest` behind them."""
     figures = values_of(measured)
     return Report({**summary, "figures": figures}, [*_overall(model, figures), *rest])
+
+
+def _attack_values(examination: Examination) -> Iterator[Value]:
+    for model, findings in examination.findings.items():
+        for finding in findings:
+            yield Value(model, "network calls", finding.attack, "", "", finding.calls)
+            for look in finding.looks:
+                figures = {"hits": look.hits, "pictures": look.count, "training steps": look.steps}
+                for figure, value in {"share": look.share, **figures}.items():
+                    yield Value(model, figure, finding.attack, look.setting, "", value)
 
 
 def _retention_values(retention: Retention, model: str) -> Iterator[Value]:

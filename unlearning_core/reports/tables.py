@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..attacks import ATTACKS
+from ..attacks.base import Look
+from ..attacks.examine import Examination, Finding
 from ..metrics.evaluation import Evaluation, shared_settings
 from ..metrics.figure import FIGURES, Measured
 from ..metrics.forgetting import Accuracies, Forgetting
 from ..metrics.quality import Quality
 from ..metrics.retention import Retention
+from ..prompts import quoted
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -69,6 +73,39 @@ def leaderboard(evaluations: Sequence[Evaluation]) -> str:
     if first.base_accuracies:
         blocks.append(f"Judge: {first.judge}; on the base's pictures: {judge_text(first.base_accuracies)}")
     return "\n\n".join([*blocks, settings_line(shared_settings(evaluations))])
+
+
+def attack_page(examination: Examination) -> str:
+    """Attacks down, models across, each with the share of its strongest setting; every setting; and the settings."""
+    names = list(examination.findings)
+    rows = [
+        (ATTACKS[attack].label, *(_strongest(findings[row]) for findings in examination.findings.values()))
+        for row, attack in enumerate(examination.attacks)
+    ]
+    looks = [
+        (name, ATTACKS[finding.attack].label, look.setting, *_share_cells(look))
+        for name, findings in examination.findings.items()
+        for finding in findings
+        for look in finding.looks
+    ]
+    label = examination.target.label
+    return "\n\n".join(
+        [
+            f"Share of pictures that show {quoted(label)}, in each attack's strongest setting",
+            markdown_table(("attack", *names), rows),
+            markdown_table(("model", "attack", "setting", "share", "95 % interval", "pictures"), looks),
+            settings_line(examination.settings),
+        ]
+    )
+
+
+def _strongest(finding: Finding) -> str:
+    return f"{finding.strongest.share:.1%} ({finding.strongest.setting})"
+
+
+def _share_cells(look: Look) -> tuple[str, str, str]:
+    low, high = look.interval
+    return f"{look.share:.1%}", f"{low:.1%} to {high:.1%}", str(look.count)
 
 
 def judge_text(base: Accuracies) -> str:

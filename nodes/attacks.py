@@ -1,0 +1,147 @@
+"""Does It Stay Forgotten: attacks on unlearned models."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..unlearning_core.attacks import ATTACKS, parse_attacks
+from ..unlearning_core.attacks.base import Task, check_apart
+from ..unlearning_core.metrics.plan import distinct
+from ..unlearning_core.prompts import lines
+from ..unlearning_core.sampling import Sampling
+from ..unlearning_core.settings import Settings
+from .host.checks import Inputs, checked
+from .host.folders import check_prefix
+from .host.progress import interruptible, training_progress
+from .inputs import euler_inputs, prefix_input, seed_input, unlearned_inputs
+from .measuring import FigureNode, Result, model_names
+from .sockets import UnlearningJudge
+
+
+class DoesItStayForgotten(FigureNode):
+    """A base and unlearned MODELs in; heat table, pictures that came back, table and JSON out."""
+
+    key = "attacks"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DoesItStayForgotten",
+            display_name="Does It Stay Forgotten",
+            category="unlearning",
+            description=(
+                "Attacks unlearned models and counts with a judge in how many pictures the concept is back: other "
+                "wordings, other guidance and samplers, starts from its pictures, fitted embeddings, relearning. The "
+                "base under the same attacks is the most that they can bring back; the concept "
+                "upside down and in the negative, which the base never draws, is what they teach from nothing."
+            ),
+            search_aliases=["attack", "robustness", "adversarial", "textual inversion", "relearning", "red team"],
+            inputs=[
+                io.Model.Input("base_model", tooltip="The model before unlearning."),
+                io.Clip.Input("clip", tooltip="The text encoder of all."),
+                io.Vae.Input("vae", tooltip="The VAE of all."),
+                UnlearningJudge.Input("judge", tooltip="From Load Tiny T2I or one of the judge nodes."),
+                *unlearned_inputs(),
+                io.String.Input(
+                    "attacks",
+                    multiline=True,
+                    default="\n".join(ATTACKS),
+                    tooltip="One per line, with options such as `relearning steps=5,20 rates=0.001 rank=8`. The help "
+                    "page lists them.",
+                ),
+                io.String.Input(
+                    "forget_prompts",
+                    multiline=True,
+                    default="",
+                    tooltip="Prompts of the concept, one per line. All must name one label that the judge knows.",
+                ),
+                io.String.Input(
+                    "other_prompts",
+                    multiline=True,
+                    default="",
+                    tooltip="Prompts of other things, one per line: controls, and texts that embeddings start from.",
+                ),
+                io.String.Input(
+                    "wordings",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="Your own other wordings of the forget prompts, one per line, for the attack `wording`.",
+                ),
+                seed_input(),
+                io.Int.Input(
+                    "seeds",
+                    default=4,
+                    min=1,
+                    max=1000,
+                    tooltip="Pictures for each forget prompt in each setting of an attack. Range 1 to 1000.",
+                ),
+                io.Int.Input(
+                    "examples",
+                    default=8,
+                    min=1,
+                    max=1000,
+                    tooltip="Pictures of the concept that the base draws to attack with, and as many of other things. "
+                    "Range 1 to 1000.",
+                ),
+                *euler_inputs(),
+                prefix_input("attacks"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="HEAT", tooltip="Attacks down, models across: how much is back."),
+                io.Image.Output(display_name="BACK", tooltip="Pictures that show the concept again."),
+                io.String.Output(display_name="TABLE", tooltip="The figures as Markdown."),
+                io.String.Output(display_name="JSON", tooltip="All figures and settings as JSON."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @checked("models", "names", "attacks", "forget_prompts", "other_prompts", "wordings", "filename_prefix")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        if "attacks" in inputs:
+            parse_attacks(lines(inputs["attacks"]))
+        if "names" in inputs:
+            model_names(lines(inputs["names"]), len(inputs["models"]))
+        linked = {"forget_prompts": "linked", "other_prompts": "linked otherwise", "wordings": ""}
+        check_apart(*(lines(inputs.get(name, text)) for name, text in linked.items()))
+        if "filename_prefix" in inputs:
+            check_prefix(inputs["filename_prefix"])
+
+    @classmethod
+    def result(cls, inputs: Inputs) -> Result:
+        """Every attack on every model."""
+        from ..unlearning_core.attacks.examine import Examiner
+        from ..unlearning_core.reports.attacks import attack_heat, comeback_sheet
+        from ..unlearning_core.reports.files import attack_report
+        from ..unlearning_core.reports.tables import attack_page
+        from .host.attacking import Stage, identities
+
+        attacks, task = parse_attacks(lines(inputs["attacks"])), task_of(inputs)
+        base, models = inputs["base_model"], list(inputs["models"].values())
+        named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
+        trains = any(attack.trains for attack in attacks.values())
+        training = Settings(width=task.sampling.width, height=task.sampling.height) if trains else None
+        stage = Stage(inputs["clip"], inputs["vae"], inputs["judge"])
+        examiner = Examiner(attacks, stage, task, training_progress(None))
+        with interruptible(), torch.inference_mode(False), torch.enable_grad():
+            settings = identities(base, named)
+            unlearned = {name: stage.opened(model, training) for name, model in named.items()}
+            examination = examiner.examine(stage.opened(base, training), unlearned, settings)
+        heat, back = attack_heat(examination), comeback_sheet(examination)
+        return Result(attack_report(examination), attack_page(examination), first=(heat, back), pictures=(heat, back))
+
+
+def task_of(inputs: Inputs) -> Task:
+    """What the node's inputs ask for. Raises ValueError as `Task`."""
+    sampling = Sampling(inputs["steps"], inputs["cfg"], inputs["width"], inputs["height"])
+    return Task(
+        forget=distinct(lines(inputs["forget_prompts"])),
+        others=distinct(lines(inputs["other_prompts"])),
+        sampling=sampling,
+        seed=inputs["seed"],
+        seeds=inputs["seeds"],
+        examples=inputs["examples"],
+        wordings=distinct(lines(inputs.get("wordings", ""))),
+    )

@@ -1,0 +1,74 @@
+"""Other words for the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..model import DiffusionModel
+from ..prompts import SMALL_WORDS, quoted
+from .base import Attack, Attacked, Task
+
+
+def _bare(prompt: str) -> str:
+    """Without small words, if it has others."""
+    return " ".join(word for word in prompt.split() if word.casefold() not in SMALL_WORDS) or prompt
+
+
+CHANGES: Mapping[str, Callable[[str], str]] = {
+    "photo": "a photo of {}".format,
+    "drawing": "a drawing of {}".format,
+    "watercolour": "{} in watercolour style".format,
+    "twice": lambda prompt: f"{prompt}, {prompt}",
+    "reversed": lambda prompt: " ".join(reversed(prompt.split())),
+    "bare": _bare,
+}
+
+
+@dataclass(frozen=True)
+class Wording(Attack):
+    """Draws other wordings of the forget prompts: the user's, and generated ones."""
+
+    label = "Wording"
+    summary = "words the forget prompts otherwise: in a frame, twice, in reverse, without small words, and as you say"
+    source = (
+        "the idea of Tsai et al., "
+        '"Ring-A-Bell! How Reliable are Concept Removal Methods for Diffusion Models?" (arXiv 2310.10012), without its '
+        "search"
+    )
+    reading = "a patch that knows its own prompts alone lets the concept through under others"
+
+    changes: tuple[str, ...] = tuple(CHANGES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [name for name in self.changes if name not in CHANGES]
+        if unknown:
+            raise ValueError(f"changes: {quoted(unknown[0])} is unknown; choose from {', '.join(CHANGES)}")
+
+    def prepared(self, model: DiffusionModel, task: Task) -> Wording:
+        """Without the changes that make prompts longer than the model reads."""
+        fitting = tuple(name for name in self.changes if _readable(model, map(CHANGES[name], task.forget)))
+        if not fitting and not task.wordings:
+            raise ValueError("attacks: wording: the model reads none of these wordings; shorten the forget prompts")
+        return replace(self, changes=fitting)
+
+    def settings(self, task: Task) -> list[str]:
+        """The changes, and the user's wordings."""
+        return [*self.changes, *map(quoted, task.wordings)]
+
+    def run(self, attacked: Attacked) -> None:
+        """Shows each with the task's seeds."""
+        task = attacked.task
+        changed = [[CHANGES[name](prompt) for prompt in attacked.prompts] for name in self.changes]
+        given = [[wording] * task.seeds for wording in task.wordings]
+        for setting, prompts in zip(self.settings(task), changed + given, strict=True):
+            attacked.show(setting, attacked.drawn(attacked.model.encode(prompts), task.sampling))
+
+
+def _readable(model: DiffusionModel, prompts: Iterable[str]) -> bool:
+    try:
+        model.encode(list(prompts))
+    except ValueError:
+        return False
+    return True
