@@ -21,6 +21,7 @@ from benchmarks.processes import in_process, in_turns, machine, medians, timed, 
 from unlearning_core.changes import weight_changes
 from unlearning_core.methods import METHODS, ClosedForm
 from unlearning_core.methods.uce import Uce
+from unlearning_core.progress import Reporter
 from unlearning_core.prompts import Prompts
 from unlearning_core.solve import solve
 
@@ -94,7 +95,7 @@ def measure(method: str, count: int) -> dict[str, float]:
     assert issubclass(kind, ClosedForm)
     solver, prompts = kind(), prompts_of(count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, tensors = timed(lambda: solve(model, solver, prompts, list(model.layers), (64, 64)))
+    seconds, tensors = timed(lambda: solve(model, solver, prompts, list(model.layers), (64, 64), Reporter()))
     return {
         **seconds,
         "peak MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
@@ -107,7 +108,7 @@ def largest_error(method: str, count: int) -> float:
     model: Any = TextLayers()
     prompts = prompts_of(count)
     solver: Any = METHODS[method]()
-    changes = weight_changes(solve(model, solver, prompts, list(model.layers), (64, 64)))
+    changes = weight_changes(solve(model, solver, prompts, list(model.layers), (64, 64), Reporter()))
     forget, overwrite = (
         torch.cat([model.encode([text])[0][0].double() for text in texts]) for texts in zip(*prompts.pairs, strict=True)
     )

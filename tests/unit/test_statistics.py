@@ -79,7 +79,7 @@ def test_no_prompt_is_refused() -> None:
 def test_coverage_of_a_share(share: float) -> None:
     """The probability, over all numbers of hits, that a 95 % interval of 40 pictures holds the share."""
     hits = torch.arange(41.0)
-    chances = torch.distributions.Binomial(40, share).log_prob(hits).exp()
+    chances = torch.distributions.Binomial(40, torch.tensor(share)).log_prob(hits).exp()
     inside = [low <= share <= high for low, high in (wilson_interval(int(number), 40) for number in hits)]
     assert float(chances[torch.tensor(inside)].sum()) == pytest.approx(0.95, abs=0.025)
 
