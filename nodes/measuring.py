@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..unlearning_core.prompts import check_measured, lines
 from .host.checks import Inputs, check_given
 from .host.folders import check_prefix, save_report
-from .host.progress import drawing_progress, interruptible
+from .host.progress import drawing_progress, interruptible, show
 
 if TYPE_CHECKING:
     from ..unlearning_core.metrics.plan import Draw, Plan
@@ -47,13 +48,15 @@ class MeasuringNode(io.ComfyNode):
         check_prefix(prefix)
         check_given(cls.define_schema().inputs, inputs)
         plan = plan_of(inputs)
-        progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"])
+        node_id, began = cls.hidden.unique_id, time.monotonic()
+        progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"], node_id)
         sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
         drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
         drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
         with interruptible():
             result = cls.measure(Studio(drawing, picture_cache(inputs.get("fresh_pictures", False))), plan, inputs)
         files = save_report(prefix, result.report)
+        show(f"measured in {time.monotonic() - began:.0f} s", node_id)
         shown: dict[str, Any] = {"text": (result.page,), cls.key: [result.report.summary], "report": files}
         if result.pictures:
             previews = (ui.PreviewImage(picture, cls=cls).as_dict()["images"] for picture in result.pictures)

@@ -66,6 +66,7 @@ def unlearn(
         if settings.rank and (lost := left_out(selected_weights(model, settings))):
             log.warning("rank: %s; rank 0 trains all", lost)
         check_reached(model, deltas, prompts.forget[0], settings.size)
+        report.begin("sampling the base", calls)
         bank = make_bank(model, sources, settings.sampling, report)
         report.done = calls  # also where other processes made some of them
         fit(method, new_training(model, bank, deltas, settings, base, report))
@@ -129,9 +130,11 @@ def new_training(
 
 def fit(method: GradientMethod, training: Training) -> None:
     """Trains the deltas, from the method's preparation to the last step. Raises ValueError as `train` does."""
-    begun = training.report.done + method.preparation
+    report, begun = training.report, training.report.done + method.preparation
+    report.begin("preparing", method.preparation)
     objective = method.begin(training)
-    training.report.done = begun  # also when the method remembered what it would have prepared
+    report.done = begun  # also when the method remembered what it would have prepared
+    report.begin("training", training.steps)
     with training.model.attach(training.deltas):
         train(training, method, objective)
 

@@ -100,11 +100,9 @@ def _nothing(progress: Progress) -> None:
 
 def show(progress: Progress) -> None:
     """One line that is written over and over; in a log a line for each tenth of the run."""
-    step = f"{progress.done}/{progress.total}"
-    if progress.loss is None:
-        line = f"{step} looking at the base model"
-    else:
-        line = f"{step} training, loss {progress.loss:.4g}"
+    line = f"{progress.done}/{progress.total} {progress.phase}"
+    if progress.loss is not None:
+        line += f", loss {progress.loss:.4g}"
     if sys.stderr.isatty():
         end = "\n" if progress.done == progress.total else ""
         print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)
