@@ -13,10 +13,11 @@ const RUNNING = "Figures of an earlier run. A new run is working.";
 const STOPPED = "Figures of an earlier run. The last run ended before it came here.";
 const CHANGED = "Figures of an earlier run. A setting was changed since.";
 const PROMPTS_HEIGHT = 140;
-const FIGURES_HEIGHT = 180;
+const FIGURES_HEIGHT = { least: 180, most: 300 };
 const STORED = "Unlearning.Figures";
 const STYLE = `
   box-sizing: border-box;
+  max-height: ${FIGURES_HEIGHT.most}px;
   overflow: auto;
   padding: 6px 10px;
   border-radius: 6px;
@@ -73,7 +74,8 @@ function addFigures(node) {
   node.figures = new Figures(node);
   const widget = node.addDOMWidget(WIDGET, "UNLEARNING_FIGURES", node.figures.element, {
     serialize: false, // not in the prompt
-    getMinHeight: () => FIGURES_HEIGHT,
+    getMinHeight: () => FIGURES_HEIGHT.least,
+    getMaxHeight: () => FIGURES_HEIGHT.most,
     getValue: () => node.figures.markdown,
     setValue: () => {},
   });
