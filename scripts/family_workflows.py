@@ -12,7 +12,7 @@ from standard_graph import Loading
 from workflow_graph import Box, Download, Node, Output, Socket, Widget
 from workflow_nodes import Loaded, Measuring, Prompts, Training
 
-LOADERS, SHIFT = 280, 210  # pixels: the widths of loaders, and of the node that shifts the noise levels
+LOADERS, SHIFT = 260, 200  # pixels: the widths of loaders, and of the node that shifts the noise levels
 
 FOLDERS = {  # below ComfyUI's models folder, by the widget that chooses a file there
     "ckpt_name": "checkpoints",

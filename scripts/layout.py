@@ -12,7 +12,8 @@ from itertools import accumulate, pairwise
 
 from workflow_graph import TITLE, Box, Graph, Group, Node, Note, Output, Point, Socket
 
-WIDTH, HEIGHT = 1800, 1100
+WIDTH, HEIGHT = 1780, 1100
+LONG = 300  # of a link that goes up or down
 GAP = 40  # between columns, and between nodes of a column
 FULL = HEIGHT - TITLE - 10  # the height of a node that fills a column
 LOW = 180  # where columns begin that links pass on their way to a later one
@@ -101,12 +102,20 @@ class _Router:
         others = [with_title(node.box) for id_, node in self._nodes.items() if id_ not in (output.node, target.id)]
         blocking = [box for box in (*others, self._note) if crosses(start, end, box)]
         if not blocking:
-            return ()
+            return _upright(start, end)
         lane = next(self._lanes, None)
         if lane is None:
             raise ValueError(f"{target.title}: more than {len(LANES)} links of the workflow lead around nodes")
         up, down = (Point(edge, lane) for edge in (_left(blocking) - GAP // 2, _right(blocking) + GAP // 2))
         return (up, down) if any(crosses(up, end, box) for box in others) else (up,)
+
+
+def _upright(start: Point, end: Point) -> tuple[Point, ...]:
+    """A long way up or down goes straight through the gap before its end, where a curve would swing out over nodes."""
+    if abs(end.y - start.y) < LONG:
+        return ()
+    turn = GAP if end.y > start.y else -GAP
+    return Point(end.x - GAP / 2, start.y + turn), Point(end.x - GAP / 2, end.y - turn)
 
 
 def _left(boxes: Sequence[Box]) -> int:

@@ -8,7 +8,7 @@ from layout import FULL, GAP, WIDTH, arranged, columns, framed, lowered, note_bo
 from workflow_graph import TITLE, Box, Graph, Node, Note, Output
 from workflow_nodes import Loaded, Measuring, Prompts, Training, preview, retention, save, unlearn
 
-FORGET, MEASURE, LOOK = 390, 450, 420  # pixels: the widths of these columns
+FORGET, MEASURE, LOOK = 370, 430, 420  # pixels: the widths of these columns
 SAVE, SLOTS = 90, 50  # pixels: heights of a node, and of what stands above its picture
 TITLES = ("1  Load", "2  Forget", "3  Measure", "4  Look and save")
 UNLEARN, MEASURED, SAVED, NOTE, SHEET = 2, 3, 4, 5, 9  # ids

@@ -205,7 +205,7 @@ def patched() -> Graph:
 
 def compare() -> Graph:
     """OVW and ESD side by side."""
-    first, second, third, fourth, fifth = columns(LOAD, 320, 320, 410, 310)
+    first, second, third, fourth, fifth = columns(LOAD, 315, 315, 410, 310)
     load = loading()
     away = replace(CATS, overwrite=())
     further = replace(OVERWRITE, method="esd", options={"help_weight": 0, "eta": 1})
@@ -222,10 +222,10 @@ def compare() -> Graph:
         text("names", "OVW", "ESD"),
         *measured(CATS),
         judged(load.loaded.judge),
-        choice("backbone", "alex"),
         text("clip_model", "shipped"),
         Widget("fid", "BOOLEAN", False),
         *drawn(replace(DRAWN, seeds=1, forget_seeds=8)),
+        choice("backbone", "alex"),
         *kept("comparison"),
     )
     outputs = {"SHEET": "IMAGE", "PLOT": "IMAGE", "TABLE": "STRING", "JSON": "STRING"}

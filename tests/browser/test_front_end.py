@@ -13,7 +13,7 @@ import pytest
 from family_graphs import model_files
 from family_workflows import FAMILIES
 from node_pages import node_pages
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS, Workflow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -96,7 +96,7 @@ def faulty_nodes(page: Page) -> list[str]:
 def open_template(page: Page, workflow: Workflow) -> None:
     """Open a workflow as somebody does in the template browser."""
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text(PACK, exact=True).click()
+    page.get_by_role("button", name=PACK).click()
     page.get_by_test_id(f"template-workflow-{workflow.title}").click()
     page.wait_for_function("id => app.graph.id === id", arg=read(workflow.file)["id"], timeout=START_MS)
 
@@ -137,29 +137,49 @@ def test_workflow_opens_readable_and_is_the_headless_one(page: Page, name: str, 
     assert prompt == read(workflow.api_file)
 
 
-@pytest.fixture(params=["classic", "vue"])
-def nodes(page: Page, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Which of ComfyUI's two renderers draws the nodes."""
-    set_vue(page, request.param == "vue")
-    yield request.param
+@pytest.fixture
+def vue_nodes(page: Page) -> Iterator[None]:
+    """The nodes are drawn by the newer of ComfyUI's two renderers."""
+    set_vue(page, True)
+    yield
     set_vue(page, False)
-    page.set_viewport_size(NARROW)
 
 
 def set_vue(page: Page, on: bool) -> None:
     page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("size", [NARROW, WIDE], ids=["1440", "1920"])
-def test_layout_is_readable(page: Page, nodes: str, size: ViewportSize, name: str, tmp_path: Path) -> None:
-    page.set_viewport_size(size)
-    open_template(page, ALL[name])
-    if nodes == "vue":
-        page.wait_for_function("document.querySelectorAll('[data-node-id]').length === app.graph.nodes.length")
+@pytest.fixture
+def wide_window(page: Page) -> Iterator[None]:
+    page.set_viewport_size(WIDE)
+    yield
+    page.set_viewport_size(NARROW)
 
-    page.screenshot(path=tmp_path / f"{name}.png")
-    check_readable(page, vue=nodes == "vue")
+
+@pytest.mark.usefixtures("vue_nodes")
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout_is_readable_with_vue_nodes(page: Page, name: str, tmp_path: Path) -> None:
+    check_opened_with_vue_nodes(page, name, tmp_path)
+
+
+@pytest.mark.usefixtures("wide_window")
+@pytest.mark.parametrize("name", ["quickstart", "z_image"])
+def test_layout_is_readable_in_a_wide_window(page: Page, name: str) -> None:
+    open_template(page, ALL[name])
+    check_readable(page, vue=False)
+
+
+@pytest.mark.usefixtures("vue_nodes", "wide_window")
+@pytest.mark.parametrize("name", ["quickstart", "z_image"])
+def test_layout_is_readable_with_vue_nodes_in_a_wide_window(page: Page, name: str, tmp_path: Path) -> None:
+    check_opened_with_vue_nodes(page, name, tmp_path)
+
+
+def check_opened_with_vue_nodes(page: Page, name: str, folder: Path) -> None:
+    open_template(page, ALL[name])
+    page.wait_for_function("app.graph.nodes.every(each => document.querySelector(`[data-node-id='${each.id}']`))")
+    page.screenshot(path=folder / f"{name}.png")
+    check_readable(page, vue=True)
 
 
 def test_unknown_node_is_noticed(page: Page, tmp_path: Path) -> None:
