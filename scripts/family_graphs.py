@@ -43,7 +43,7 @@ def _note(family: Family) -> str:
         "## How long",
         "Drawing takes most of it: " + _pictures(family),
         "## Change first",
-        "`forget_prompts` and `overwrite_prompt`; then `steps`, up when the concept still shows.",
+        "**forget_prompts** and **overwrite_prompt**; then **steps**, up when the concept still shows.",
         *([family.advice] if family.advice else []),
         f"**Memory.** Training holds a second copy of the diffusion model: {family.memory} Unlearn Concept measures "
         "what it needs before it starts, and stops with a message when that is not there.",

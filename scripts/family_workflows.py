@@ -148,7 +148,7 @@ QWEN = f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files"
 
 DISTILLED = (
     "**Distilled.** This model is sampled in few steps without guidance, and the base samples like that for training "
-    "too: `run_steps` and `run_cfg` are the sampler's own. With its undistilled sibling set both as its card says."
+    "too: **run_steps** and **run_cfg** are the sampler's own. With its undistilled sibling set both as its card says."
 )
 
 TAGS = Prompts(

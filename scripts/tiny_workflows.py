@@ -82,8 +82,8 @@ def concept() -> Graph:
         f"Makes **a small model forget cats**, and measures what that cost. {RUN}",
         f"* **Before, after, difference**: cat faces turn into dog faces, the other pictures stay.\n{SCALE}",
         takes("a minute"),
-        "`forget_prompts` and `overwrite_prompt`: try `a pizza` and `a star`, and take the pizzas out of "
-        "`retain_prompts`. The patch is saved in output/loras; workflow 05 draws with it.",
+        "**forget_prompts** and **overwrite_prompt**: try **a pizza** and **a star**, and take the pizzas out of "
+        "**retain_prompts**. The patch is saved in output/loras; workflow 05 draws with it.",
     )
     return standard("quickstart", CATS, OVERWRITE, DRAWN, told)
 
@@ -104,8 +104,8 @@ def style() -> Graph:
         "* **Before, after, difference**: things that were not trained on have lost the style too.\n"
         f"* **UA**: the share of pictures without the style.\n{SCALE}",
         takes("half a minute"),
-        "The style in `forget_prompts`. With your own model write a line each for some things in the style, such as "
-        "`a house by X` and `a portrait by X`.",
+        "The style in **forget_prompts**. With your own model write a line each for some things in the style, such as "
+        "**a house by X** and **a portrait by X**.",
     )
     return standard("style", prompts, SOLVE, replace(DRAWN, seeds=1, forget_seeds=2), told)
 
@@ -125,11 +125,11 @@ def many() -> Graph:
     told = note_of(
         "Forget many concepts",
         f"Makes a small model **forget twenty things at once**, in closed form. {RUN}",
-        "* **Before, after, difference**: each thing has turned into what stands behind its `=>`.\n"
+        "* **Before, after, difference**: each thing has turned into what stands behind its **=>**.\n"
         f"* **Forget distance** of each prompt, in the table.\n{SCALE}",
         takes("half a minute"),
-        "`forget_prompts`: a line for each concept, `what goes => what comes instead`. Put what must stay into "
-        "`retain_prompts`.",
+        "**forget_prompts**: a line for each concept, **what goes => what comes instead**. Put what must stay into "
+        "**retain_prompts**.",
     )
     return standard("many", prompts, SOLVE, replace(DRAWN, seeds=1, forget_seeds=1), told, judged=False)
 
@@ -152,7 +152,7 @@ def pictures() -> Graph:
         f"* **The sheet** in Retention Metric: cat faces turn into dog faces, the other pictures stay.\n{SCALE}",
         takes("a minute"),
         "Put **Load Image** and **VAE Encode** in place of KSampler, with pictures of the model's own size, and let "
-        "`forget_prompts` say what they show.",
+        "**forget_prompts** say what they show.",
     )
     titles = ("1  Load", "2  Describe", "3  Pictures of what goes", "4  Forget", "5  Measure")
     places = (first, second, third, fourth, fifth)
@@ -194,7 +194,7 @@ def patched() -> Graph:
         "choose its file in Load Patched Model, then press **Run**.",
         "* **Before** and **After**: the same seeds, with and without the concept.",
         "Seconds.",
-        "`strength`: 0 is the base, 1 is what was trained. ComfyUI's own Load LoRA opens the file too. With your own "
+        "**strength**: 0 is the base, 1 is what was trained. ComfyUI's own Load LoRA opens the file too. With your own "
         "model use the checkpoint that the patch was trained on.",
     )
     titles = ("1  Load", "2  Patch and prompts", "3  Draw", "4  Decode", "5  Look")
@@ -245,7 +245,7 @@ def compare() -> Graph:
         "* The table: **UA** is the share of cats that are gone; **I**, the integrity loss, is what that cost: lower "
         "is better. All figures are in output/unlearning.",
         takes("two minutes"),
-        "`method` in one of the two. Up to 100 models fit: connect one more to Compare Methods.",
+        "**method** in one of the two. Up to 100 models fit: connect one more to Compare Methods.",
     )
     titles = ("1  Load", "2  Forget, one way", "3  Forget, another way", "4  Compare", "5  Look")
     return arranged(identity("compare"), nodes, note(load, told), framed(titles, (first, second, third, fourth, fifth)))
@@ -350,7 +350,7 @@ def quality() -> Graph:
         "* **CLIPScore**: how well the pictures fit their prompts, before and after.\n"
         "* **CMMD** and **Fréchet** distances of the two sets of pictures. More pictures make them surer.",
         takes("a minute"),
-        "`clip_model`: the shipped one knows emoji only. `fid` needs Inception's weights.",
+        "**clip_model**: the shipped one knows emoji only. **fid** needs Inception's weights.",
     )
     titles = ("1  Load", "2  Forget", "3  Measure")
     return arranged(identity("quality"), nodes, note(load, told), framed(titles, (first, second, third)))
