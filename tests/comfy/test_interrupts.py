@@ -112,7 +112,7 @@ def test_a_backward_pass_ends_too(pack: Pack, quiet: ModuleType, model: Any, cli
     ],
 )
 def test_measuring_ends_at_the_next_layer(
-    pack: Pack, quiet: ModuleType, model: Any, clip: Any, module: str, library: str
+    pack: Pack, quiet: ModuleType, monkeypatch: pytest.MonkeyPatch, model: Any, clip: Any, module: str, library: str
 ) -> None:
     with torch.inference_mode():
         _, _, vae, judge = pack("nodes.tiny").LoadTinyT2I.execute().result
@@ -127,6 +127,7 @@ def test_measuring_ends_at_the_next_layer(
             quiet.interrupt_current_processing(True)
 
     kind = only_subclass(pack(f"nodes.{module}"), pack("nodes.measuring").MeasuringNode)
+    monkeypatch.setattr(kind, "hidden", SimpleNamespace(unique_id="1"), raising=False)
     handle = register_module_forward_pre_hook(cancel)
     try:
         with torch.inference_mode(), pytest.raises(quiet.InterruptProcessingException):
