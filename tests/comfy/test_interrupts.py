@@ -55,7 +55,8 @@ def quiet(pack: Pack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     management = pack("nodes.host.progress").comfy.model_management
     monkeypatch.setattr(pack("nodes.host.progress"), "show", lambda text, node_id: None)
     monkeypatch.setattr(pack("nodes.host.unlearning"), "show", lambda text, node_id: None)
-    monkeypatch.setattr(pack("nodes.unlearn").UnlearnConcept, "hidden", SimpleNamespace(unique_id="1"), raising=False)
+    for kind in (pack("nodes.unlearn").UnlearnConcept, pack("nodes.measuring").MeasuringNode):
+        monkeypatch.setattr(kind, "hidden", SimpleNamespace(unique_id="1"), raising=False)
     monkeypatch.setattr(pack("unlearning_core.selections"), "_reads", {})
     monkeypatch.setattr(pack("nodes.host.unlearning"), "kept", pack("unlearning_core.kept").KeptPredictions())
     yield management
@@ -112,7 +113,7 @@ def test_a_backward_pass_ends_too(pack: Pack, quiet: ModuleType, model: Any, cli
     ],
 )
 def test_measuring_ends_at_the_next_layer(
-    pack: Pack, quiet: ModuleType, monkeypatch: pytest.MonkeyPatch, model: Any, clip: Any, module: str, library: str
+    pack: Pack, quiet: ModuleType, model: Any, clip: Any, module: str, library: str
 ) -> None:
     with torch.inference_mode():
         _, _, vae, judge = pack("nodes.tiny").LoadTinyT2I.execute().result
@@ -127,7 +128,6 @@ def test_measuring_ends_at_the_next_layer(
             quiet.interrupt_current_processing(True)
 
     kind = only_subclass(pack(f"nodes.{module}"), pack("nodes.measuring").MeasuringNode)
-    monkeypatch.setattr(kind, "hidden", SimpleNamespace(unique_id="1"), raising=False)
     handle = register_module_forward_pre_hook(cancel)
     try:
         with torch.inference_mode(), pytest.raises(quiet.InterruptProcessingException):
