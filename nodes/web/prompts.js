@@ -13,6 +13,12 @@ function promptBoxes(node) {
   return (node.widgets ?? []).filter((widget) => widget.type === "customtext");
 }
 
+/** The tooltip of an input; ComfyUI gives it to the widget later. */
+function tooltipOf(node, box) {
+  const { required, optional } = node.constructor.nodeData.input;
+  return { ...required, ...optional }[box.name][1].tooltip;
+}
+
 function drawCaptions(node, context) {
   context.save();
   context.font = CAPTION.font;
@@ -28,7 +34,7 @@ app.registerExtension({
     if (!isOurs(node)) return;
     for (const box of promptBoxes(node)) {
       box.options.getMinHeight = () => (isMeasuring(node) ? MEASURED_HEIGHT : HEIGHT);
-      box.element.title = box.tooltip ?? "";
+      box.element.title = tooltipOf(node, box);
     }
     const onDrawForeground = node.onDrawForeground;
     node.onDrawForeground = function (context, canvas, ...rest) {

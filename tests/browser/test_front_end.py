@@ -53,8 +53,12 @@ def page(server: Any) -> Iterator[Page]:
         browser.close()
 
 
-complaints: list[str] = []  # in the browser's console, but for what ComfyUI itself asks for and does not find
-COMFYUIS_OWN = ("Failed to load resource", "ComfyApp graph accessed before initialization")
+complaints: list[str] = []  # in the browser's console, but for what ComfyUI itself writes there
+COMFYUIS_OWN = (
+    "Failed to load resource",  # what it asks for and does not find
+    "ComfyApp graph accessed before initialization",
+    "PromptExecutionError",  # of a workflow that the server refuses
+)
 
 
 def note_error(text: str) -> None:
