@@ -56,7 +56,7 @@ class SaveUnlearningPatch(io.ComfyNode):
         file_name = f"{target.name}{SUFFIX}"
         patch.save(target.folder / file_name)
         show(
-            f"output/{target.subfolder}/{file_name}\nPress R; then Load Patched Model and ComfyUI's Load LoRA list it.",
+            f"output/{target.subfolder}/{file_name}\nPress R: Load Patched Model and Load LoRA list it.",
             cls.hidden.unique_id,
         )
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})
