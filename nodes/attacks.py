@@ -95,6 +95,7 @@ class DoesItStayForgotten(FigureNode):
                 io.String.Output(display_name="JSON", tooltip="All figures and settings as JSON."),
             ],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -124,7 +125,7 @@ class DoesItStayForgotten(FigureNode):
         trains = any(attack.trains for attack in attacks.values())
         training = Settings(width=task.sampling.width, height=task.sampling.height) if trains else None
         stage = Stage(inputs["clip"], inputs["vae"], inputs["judge"])
-        examiner = Examiner(attacks, stage, task, training_progress(None))
+        examiner = Examiner(attacks, stage, task, training_progress(cls.hidden.unique_id))
         with interruptible(), torch.inference_mode(False), torch.enable_grad():
             settings = identities(base, named)
             unlearned = {name: stage.opened(model, training) for name, model in named.items()}

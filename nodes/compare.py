@@ -70,6 +70,7 @@ class CompareMethods(MeasuringNode):
                 io.String.Output(display_name="TABLE", tooltip="The leaderboard as Markdown."),
                 io.String.Output(display_name="JSON", tooltip="All figures and settings as JSON."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 

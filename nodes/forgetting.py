@@ -54,6 +54,7 @@ class ForgettingMetric(MeasuringNode):
                 io.String.Output(display_name="TABLE", tooltip="The figures as Markdown."),
                 io.String.Output(display_name="JSON", tooltip="The figures and settings as JSON."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 

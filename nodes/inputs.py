@@ -46,20 +46,20 @@ def unlearned_inputs() -> list[io.Input]:
 
 
 def prompt_inputs(forget: str = "May be empty.") -> list[io.Input]:
-    """The prompts that every measuring node draws; `forget` ends the tooltip of the second box."""
+    """The prompts that every measuring node draws; `forget` ends the tooltip of the first box."""
     return [
+        io.String.Input(
+            "forget_prompts",
+            multiline=True,
+            default="",
+            tooltip=f"Prompts whose pictures should change, one per line. {forget}",
+        ),
         io.String.Input(
             "retain_prompts",
             multiline=True,
             default="",
             tooltip="Prompts whose pictures should stay as they were, one per line; preferably prompts that "
             "were not trained on. A prompt that comes twice counts once.",
-        ),
-        io.String.Input(
-            "forget_prompts",
-            multiline=True,
-            default="",
-            tooltip=f"Prompts whose pictures should change, one per line. {forget}",
         ),
     ]
 

@@ -25,7 +25,7 @@ class LoadPatchedModel(io.ComfyNode):
             display_name="Load Patched Model",
             category="unlearning/loaders",
             description="Applies a saved unlearning patch to the base model that it was trained on.",
-            search_aliases=["load lora", "unlearning patch", "apply patch"],
+            search_aliases=["load lora", "unlearning patch", "apply patch", "erase", "censor", "concept slider"],
             inputs=[
                 io.Model.Input("model", tooltip="The base model."),
                 io.Combo.Input(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..unlearning_core.prompts import check_measured, lines
 from .host.checks import Inputs, check_given
 from .host.folders import check_prefix, save_report
-from .host.progress import drawing_progress, interruptible
+from .host.progress import drawing_progress, interruptible, show
 
 if TYPE_CHECKING:
     from ..unlearning_core.metrics.plan import Draw, Plan
@@ -43,8 +44,10 @@ class FigureNode(io.ComfyNode):
         prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
         check_prefix(prefix)
         check_given(cls.define_schema().inputs, inputs)
+        began = time.monotonic()
         result = cls.result(inputs)
         files = save_report(prefix, result.report)
+        show(f"measured in {time.monotonic() - began:.0f} s", cls.hidden.unique_id)
         shown: dict[str, Any] = {"text": (result.page,), cls.key: [result.report.summary], "report": files}
         if result.pictures:
             previews = (ui.PreviewImage(picture, cls=cls).as_dict()["images"] for picture in result.pictures)
@@ -69,7 +72,7 @@ class MeasuringNode(FigureNode):
         from .host.drawing import ComfyDrawing, KSamplerSettings, picture_cache
 
         plan = plan_of(inputs)
-        progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"])
+        progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"], cls.hidden.unique_id)
         sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
         drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
         drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))

@@ -76,6 +76,7 @@ class RetentionMetric(MeasuringNode):
                 io.Image.Output(display_name="SHEET", tooltip="Base, unlearned and LPIPS heat map, side by side."),
                 UnlearningPatch.Output(display_name="PATCH", tooltip="The patch with the figures in its header."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 

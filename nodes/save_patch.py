@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from .host.checks import Inputs, checked
 from .host.folders import check_prefix, next_target, output_file
+from .host.progress import show
 from .sockets import UnlearningPatch
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class SaveUnlearningPatch(io.ComfyNode):
                 "Saves the patch as safetensors under output/loras, where Load Patched Model and the stock LoRA "
                 "loaders list it after a refresh (R)."
             ),
-            search_aliases=["save lora", "unlearning patch", "save erasure"],
+            search_aliases=["save lora", "unlearning patch", "save erasure", "export lora"],
             inputs=[
                 UnlearningPatch.Input("patch", tooltip="The patch from Unlearn Concept."),
                 io.String.Input(
@@ -39,6 +40,7 @@ class SaveUnlearningPatch(io.ComfyNode):
                 ),
             ],
             outputs=[],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -53,4 +55,8 @@ class SaveUnlearningPatch(io.ComfyNode):
         target = next_target(filename_prefix, FOLDER, SUFFIX)
         file_name = f"{target.name}{SUFFIX}"
         patch.save(target.folder / file_name)
+        show(
+            f"output/{target.subfolder}/{file_name}\nPress R: Load Patched Model and Load LoRA list it.",
+            cls.hidden.unique_id,
+        )
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..unlearning_core.methods import METHODS, Method, groups
 from ..unlearning_core.model import SELECTIONS
-from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts
+from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, clashing, left_out, lines
 from ..unlearning_core.settings import Settings
 from .host.checks import Inputs, check_given, checked
 from .inputs import number_input, tooltip
@@ -39,7 +39,22 @@ class UnlearnConcept(io.ComfyNode):
                 "prompts draw is held. Gives the patched MODEL and the patch. The MODEL that comes in is not changed; "
                 "LoRAs on it count as part of the base."
             ),
-            search_aliases=["unlearning", "erase concept", "forget", "concept erasure", "ESD", "OVW", "remove concept"],
+            search_aliases=[
+                "unlearning",
+                "forget concept",
+                "erase concept",
+                "concept erasure",
+                "remove concept",
+                "remove style",
+                "censor",
+                "NSFW filter",
+                "UCE",
+                "ESD",
+                "OVW",
+                "LECO",
+                "concept slider",
+                "negative LoRA",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -65,9 +80,10 @@ class UnlearnConcept(io.ComfyNode):
                     "retain_prompts",
                     multiline=True,
                     default="",
-                    placeholder="Held when this is empty:\n" + "\n".join(DEFAULT_RETAIN),
-                    tooltip="What to hold: one prompt per line. The empty prompt and the overwrite prompts are always "
-                    f"held too. When help_weight is 0, not used by {listed(groups.ignoring_retain())}.",
+                    placeholder="When empty, these are held, but for what is forgotten: " + "; ".join(DEFAULT_RETAIN),
+                    tooltip="What to hold: one prompt per line; a line that is a forget prompt too is left out. The "
+                    "empty prompt and the overwrite prompts are always held too. "
+                    f"When help_weight is 0, not used by {listed(groups.ignoring_retain())}.",
                 ),
                 io.DynamicCombo.Input("method", options=methods, tooltip=method_tooltip()),
                 number_input(SETTINGS["steps"]),
@@ -136,7 +152,8 @@ class UnlearnConcept(io.ComfyNode):
         objective = kind(**{key: value for key, value in method.items() if key != "method"})
         settings = settings_of(kind, inputs)
         objective.check_settings(settings)
-        task = Task(objective, prompts, settings, inputs.get("forget_latents"), inputs.get("retain_latents"))
+        remark = left_out(clashing(prompts.forget, lines(inputs["retain_prompts"])))
+        task = Task(objective, prompts, settings, inputs.get("forget_latents"), inputs.get("retain_latents"), remark)
         return io.NodeOutput(*unlearned(model, clip, task, cls.hidden.unique_id))
 
 

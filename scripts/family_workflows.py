@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workflow_graph import Download, Node, Output, Socket, Widget
+from layout import GAP, under
+from standard_graph import Loading
+from workflow_graph import Box, Download, Node, Output, Socket, Widget
+from workflow_nodes import Loaded, Measuring, Prompts, Training
+
+LOADERS, SHIFT = 260, 200  # pixels: the widths of loaders, and of the node that shifts the noise levels
 
 FOLDERS = {  # below ComfyUI's models folder, by the widget that chooses a file there
     "ckpt_name": "checkpoints",
@@ -19,99 +24,13 @@ FOLDERS = {  # below ComfyUI's models folder, by the widget that chooses a file 
 }
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """What the workflow forgets: cats, drawn as dogs. The measured prompts are others than the trained ones."""
-
-    forget: tuple[str, ...] = (
-        "a photo of a cat",
-        "a cat on a sofa",
-        "a kitten in the grass",
-        "a close-up portrait of a cat",
-    )
-    overwrite: tuple[str, ...] = (
-        "a photo of a dog",
-        "a dog on a sofa",
-        "a puppy in the grass",
-        "a close-up portrait of a dog",
-    )
-    retain: tuple[str, ...] = (
-        "a photo of a horse",
-        "a photo of a rabbit",
-        "a fox in the snow",
-        "a lion resting under a tree",
-        "a bird on a branch",
-        "a goldfish in a bowl",
-        "a portrait of a woman",
-        "a man riding a bicycle",
-        "a red car on a street",
-        "a cabin in the mountains",
-        "a bowl of fruit on a table",
-        "a sailing boat at sunset",
-    )
-    measured_retain: tuple[str, ...] = (
-        "a photo of a cow",
-        "a photo of a bear",
-        "a tiger in tall grass",
-        "a squirrel eating a nut",
-        "an owl at night",
-        "a photo of a dog",
-        "a portrait of an old man",
-        "a child flying a kite",
-        "a train at a station",
-        "a lighthouse by the sea",
-        "a slice of pizza on a plate",
-        "a vase of flowers by a window",
-    )
-    measured_forget: tuple[str, ...] = ("a photo of a cat", "a cat sleeping on a chair", "a black cat in a garden")
-
-
-@dataclass(frozen=True)
-class Training:
-    """Unlearn Concept's values that differ between families. `size`: width and height in pixels; rank 0: no LoRA.
-
-    The base samples as its card says it is sampled: a distilled one in few steps without guidance.
-    """
-
-    size: int
-    learning_rate: float = 1e-4
-    rank: int = 16
-    batch_size: int = 1
-    run_cfg: float = 3
-    run_steps: int = 20
-    weights: str = "method default"
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """Retention Metric's values that differ between families. `size`: width and height in pixels."""
-
-    size: int
-    cfg: float = 7
-    scheduler: str = "normal"
-    steps: int = 25
-    seeds: int = 1
-    forget_seeds: int = 2
-
-
-@dataclass(frozen=True)
-class Loading:
-    """The nodes that load a family's files, which of their outputs is what, and where the note comes among them."""
-
-    nodes: tuple[Node, ...]
-    model: Output
-    clip: Output
-    vae: Output
-    note_order: int = 0
-
-
 def checkpoint(file: str) -> Loading:
     """One file with network, text encoders and VAE; an address is one from which ComfyUI offers to download it."""
     inputs = (Widget("ckpt_name", "COMBO", _name(file)),)
     outputs = {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"}
-    downloads = _from("ckpt_name", file)
-    loader = Node(1, "CheckpointLoaderSimple", "Load Checkpoint", (0, 460), (340, 110), inputs, outputs, downloads)
-    return Loading((loader,), Output(1, 0), Output(1, 1), Output(1, 2), note_order=1)
+    box, downloads = Box(0, 0, LOADERS, 110), _from("ckpt_name", file)
+    loader = Node(1, "CheckpointLoaderSimple", "Load Checkpoint", box, inputs, outputs, downloads)
+    return Loading((loader,), LOADERS, Loaded(Output(1, 0), Output(1, 1), Output(1, 2)))
 
 
 def separate_files(network: str, text_encoders: tuple[str, ...], kind: str, vae: str, shift: float = 0) -> Loading:
@@ -124,36 +43,28 @@ def separate_files(network: str, text_encoders: tuple[str, ...], kind: str, vae:
     files = tuple(Widget(name, "COMBO", _name(file)) for name, file in zip(names, text_encoders, strict=True))
     clip = (*files, Widget("type", "COMBO", kind), Widget("device", "COMBO", "default"))
     clip_type, title = ("CLIPLoader", "Load CLIP") if len(files) == 1 else ("DualCLIPLoader", "Load CLIP (Dual)")
+    model = Box(0, 0, LOADERS, 100)
+    encoders = under(model, 140)
+    networks = _from("unet_name", network)
     nodes = [
-        Node(
-            1,
-            "UNETLoader",
-            "Load Diffusion Model",
-            (0, 460),
-            (340, 130),
-            unet,
-            {"MODEL": "MODEL"},
-            _from("unet_name", network),
-        ),
-        Node(6, clip_type, title, (0, 640), (340, 130), clip, {"CLIP": "CLIP"}, _from("clip_name", *text_encoders)),
+        Node(1, "UNETLoader", "Load Diffusion Model", model, unet, {"MODEL": "MODEL"}, networks),
+        Node(6, clip_type, title, encoders, clip, {"CLIP": "CLIP"}, _from("clip_name", *text_encoders)),
         Node(
             7,
             "VAELoader",
             "Load VAE",
-            (0, 830),
-            (340, 130),
+            under(encoders, 70),
             (Widget("vae_name", "COMBO", _name(vae)),),
             {"VAE": "VAE"},
             _from("vae_name", vae),
         ),
     ]
     if not shift:
-        return Loading(tuple(nodes), Output(1, 0), Output(6, 0), Output(7, 0))
+        return Loading(tuple(nodes), LOADERS, Loaded(Output(1, 0), Output(6, 0), Output(7, 0)))
     shifted = (Socket("model", "MODEL", Output(1, 0)), Widget("shift", "FLOAT", shift))
-    nodes.append(
-        Node(8, "ModelSamplingAuraFlow", "ModelSamplingAuraFlow", (0, 1020), (340, 90), shifted, {"MODEL": "MODEL"})
-    )
-    return Loading(tuple(nodes), Output(8, 0), Output(6, 0), Output(7, 0))
+    box = Box(model.right + GAP, 0, SHIFT, 70)
+    nodes.append(Node(8, "ModelSamplingAuraFlow", "ModelSamplingAuraFlow", box, shifted, {"MODEL": "MODEL"}))
+    return Loading(tuple(nodes), box.right, Loaded(Output(8, 0), Output(6, 0), Output(7, 0)))
 
 
 def _name(file: str) -> str:
@@ -166,9 +77,54 @@ def _from(widget: str, *files: str) -> tuple[Download, ...]:
     return tuple(Download(_name(file), file, FOLDERS[widget]) for file in files if "/" in file)
 
 
+PHOTOS = Prompts(
+    forget=(
+        "a photo of a cat",
+        "a cat on a sofa",
+        "a kitten in the grass",
+        "a close-up portrait of a cat",
+    ),
+    overwrite=(
+        "a photo of a dog",
+        "a dog on a sofa",
+        "a puppy in the grass",
+        "a close-up portrait of a dog",
+    ),
+    retain=(
+        "a photo of a horse",
+        "a photo of a rabbit",
+        "a fox in the snow",
+        "a lion resting under a tree",
+        "a bird on a branch",
+        "a goldfish in a bowl",
+        "a portrait of a woman",
+        "a man riding a bicycle",
+        "a red car on a street",
+        "a cabin in the mountains",
+        "a bowl of fruit on a table",
+        "a sailing boat at sunset",
+    ),
+    measured_retain=(
+        "a photo of a cow",
+        "a photo of a bear",
+        "a tiger in tall grass",
+        "a squirrel eating a nut",
+        "an owl at night",
+        "a photo of a dog",
+        "a portrait of an old man",
+        "a child flying a kite",
+        "a train at a station",
+        "a lighthouse by the sea",
+        "a slice of pizza on a plate",
+        "a vase of flowers by a window",
+    ),
+    measured_forget=("a photo of a cat", "a cat sleeping on a chair", "a black cat in a garden"),
+)
+
+
 @dataclass(frozen=True)
 class Family:
-    """A model family: its files are workflows/`name`.json and .jpg and workflows/api/`name`.json.
+    """A model family: its files are workflows/api/`name`.json, and .json and .jpg in workflows/ under its title.
 
     `model` is README.md's word for what to load. `memory` follows "Training holds a second copy of the diffusion
     model:" in the note. `identity` is what the front end tells workflows apart by, and must never change.
@@ -181,7 +137,7 @@ class Family:
     memory: str
     training: Training
     measuring: Measuring
-    prompts: Prompts = Prompts()
+    prompts: Prompts = PHOTOS
     identity: str = ""
     advice: str = ""  # a paragraph of the note
 
@@ -192,7 +148,7 @@ QWEN = f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files"
 
 DISTILLED = (
     "**Distilled.** This model is sampled in few steps without guidance, and the base samples like that for training "
-    "too: `run_steps` and `run_cfg` are the sampler's own. With its undistilled sibling set both as its card says."
+    "too: **run_steps** and **run_cfg** are the sampler's own. With its undistilled sibling set both as its card says."
 )
 
 TAGS = Prompts(

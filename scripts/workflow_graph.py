@@ -5,10 +5,37 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Value = str | int | float | bool
 SEED = "seed"  # the front end puts a widget of its own after it: what becomes of the seed after a run
+TITLE = 30  # pixels of a node's title, which stands above its top
+
+
+class Point(NamedTuple):
+    """A place on the canvas, in its pixels."""
+
+    x: float
+    y: float
+
+
+class Box(NamedTuple):
+    """Where a node, note or group stands on the canvas, in its pixels; a node's title comes on top of it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def right(self) -> int:
+        """Where its right edge is."""
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> int:
+        """Where its lower edge is."""
+        return self.top + self.height
 
 
 @dataclass(frozen=True)
@@ -21,12 +48,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Socket:
-    """An input that takes a link; `source` None leaves it open, which only an optional one may be."""
+    """An input that takes a link; `source` None leaves it open, which only an optional one may be.
+
+    The link goes through the points of `via`, so that it crosses no node.
+    """
 
     name: str
     type: str
     source: Output | None
     optional: bool = False
+    via: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,8 +88,7 @@ class Node:
     id: int
     type: str
     title: str
-    place: tuple[int, int]
-    size: tuple[int, int]
+    box: Box
     inputs: tuple[Socket | Widget, ...]
     outputs: Mapping[str, str]
     downloads: tuple[Download, ...] = ()
@@ -76,13 +106,20 @@ class Node:
 
 @dataclass(frozen=True)
 class Note:
-    """A note on the canvas, in Markdown. `order` is its place among the nodes as the front end numbers them."""
+    """A note on the canvas, in Markdown."""
 
     id: int
-    place: tuple[int, int]
-    size: tuple[int, int]
+    box: Box
     text: str
-    order: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A coloured frame around nodes, with a title at its top."""
+
+    title: str
+    box: Box
+    colour: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +131,7 @@ class Link:
     target: int
     slot: int
     type: str
+    via: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -103,12 +141,13 @@ class Graph:
     identity: str
     nodes: tuple[Node, ...]
     note: Note
+    groups: tuple[Group, ...]
 
     @property
     def links(self) -> list[Link]:
         """All links, numbered from 1, by the nodes that they lead to."""
         ends = [
-            (socket.source, node.id, slot, socket.type)
+            (socket.source, node.id, slot, socket.type, socket.via)
             for node in self.nodes
             for slot, socket in enumerate(node.sockets)
             if socket.source is not None
@@ -137,19 +176,43 @@ def _api_inputs(node: Node) -> dict[str, Any]:
 def ui_format(graph: Graph) -> dict[str, Any]:
     """The workflow as the front end opens and saves it."""
     links = graph.links
-    order = [node.id for node in graph.nodes]
-    order.insert(graph.note.order, graph.note.id)
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, graph.identity)),
         "revision": 0,
-        "last_node_id": max(order),
+        "last_node_id": max(item.id for item in (*graph.nodes, graph.note)),
         "last_link_id": len(links),
-        "nodes": [*(_ui_node(node, order.index(node.id), links) for node in graph.nodes), _ui_note(graph.note)],
+        "nodes": [
+            *(_ui_node(node, order, links) for order, node in enumerate(graph.nodes)),
+            _ui_note(graph.note, len(graph.nodes)),
+        ],
         "links": [[link.id, link.source.node, link.source.index, link.target, link.slot, link.type] for link in links],
-        "groups": [],
+        "groups": [_ui_group(index, group) for index, group in enumerate(graph.groups, start=1)],
         "config": {},
-        "extra": {"ds": {"scale": 0.6, "offset": [140, 195]}},
+        "extra": {"ds": {"scale": 0.6, "offset": [140, 195]}, **_reroutes(links)},
         "version": 0.4,
+    }
+
+
+def _reroutes(links: list[Link]) -> dict[str, Any]:
+    """The points that links go through: each knows the one before it, and a link the last one."""
+    reroutes: list[dict[str, Any]] = []
+    ends = []
+    for link in (link for link in links if link.via):
+        for index, point in enumerate(link.via):
+            parent = {"parentId": len(reroutes)} if index else {}
+            reroutes.append({"id": len(reroutes) + 1, **parent, "pos": list(point), "linkIds": [link.id]})
+        ends.append({"id": link.id, "parentId": len(reroutes)})
+    return {"reroutes": reroutes, "linkExtensions": ends} if reroutes else {}
+
+
+def _ui_group(number: int, group: Group) -> dict[str, Any]:
+    return {
+        "id": number,
+        "title": group.title,
+        "bounding": list(group.box),
+        "color": group.colour,
+        "font_size": 24,
+        "flags": {},
     }
 
 
@@ -165,13 +228,14 @@ def _ui_node(node: Node, order: int, links: list[Link]) -> dict[str, Any]:
     return {
         "id": node.id,
         "type": node.type,
-        "pos": list(node.place),
-        "size": list(node.size),
+        "pos": [node.box.left, node.box.top],
+        "size": [node.box.width, node.box.height],
         "flags": {},
         "order": order,
         "mode": 0,
         "inputs": [*sockets, *map(_ui_widget, node.widgets)],
         "outputs": outputs,
+        "title": node.title,
         "properties": {"Node name for S&R": node.type, **models},
         "widgets_values": _widget_values(node.widgets),
     }
@@ -197,14 +261,14 @@ def _widget_values(widgets: list[Widget]) -> list[Value]:
     return values
 
 
-def _ui_note(note: Note) -> dict[str, Any]:
+def _ui_note(note: Note, order: int) -> dict[str, Any]:
     return {
         "id": note.id,
         "type": "MarkdownNote",
-        "pos": list(note.place),
-        "size": list(note.size),
+        "pos": [note.box.left, note.box.top],
+        "size": [note.box.width, note.box.height],
         "flags": {},
-        "order": note.order,
+        "order": order,
         "mode": 0,
         "inputs": [],
         "outputs": [],

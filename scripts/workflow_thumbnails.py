@@ -20,7 +20,15 @@ PITCH = 33  # from line to line
 Colour = tuple[int, int, int]
 PAPER, BOX, EDGE, INK, FAINT = (250, 249, 246), (255, 255, 255), (208, 204, 195), (38, 36, 33), (122, 117, 109)
 FORGET, RETAIN = (178, 64, 44), (38, 110, 92)
-LINKS = {"MODEL": (151, 117, 205), "CLIP": (226, 176, 0), "VAE": (230, 90, 90), "UNLEARNING_PATCH": (70, 150, 110)}
+LINKS = {
+    "MODEL": (151, 117, 205),
+    "CLIP": (226, 176, 0),
+    "VAE": (230, 90, 90),
+    "UNLEARNING_PATCH": (70, 150, 110),
+    "UNLEARNING_JUDGE": (90, 140, 190),
+    "CONDITIONING": (230, 150, 60),
+    "LATENT": (220, 110, 190),
+}
 LINES: dict[str, dict[str, Colour]] = {  # what is said of a node, by its type; {name}: that widget's first line
     "CheckpointLoaderSimple": {"{ckpt_name}": FAINT},
     "UNETLoader": {"{unet_name}": FAINT},
@@ -37,7 +45,24 @@ LINES: dict[str, dict[str, Colour]] = {  # what is said of a node, by its type; 
         "{sampler_name}, {scheduler}, {steps} steps, cfg {cfg}, {width} x {height}": FAINT,
     },
     "SaveUnlearningPatch": {"{filename_prefix}": FAINT},
+    "LoadTinyT2I": {"comes with the pack, no download": FAINT},
+    "LoadPatchedModel": {"{patch_file}, strength {strength}": FORGET},
+    "KSampler": {"{sampler_name}, {scheduler}, {steps} steps, cfg {cfg}": FAINT},
+    "CompareMethods": {"{retain_prompts}  stays": RETAIN, "{names} ...": FAINT},
+    "CLIPJudge": {"{clip_model} model": FAINT},
+    "DiffusionClassifierJudge": {},
+    "ForgettingMetric": {"UA, IRA, CRA": RETAIN},
+    "CLIPScoreFrechet": {"CLIPScore, CMMD": RETAIN},
 }
+LOADERS = (
+    "CheckpointLoaderSimple",
+    "UNETLoader",
+    "CLIPLoader",
+    "DualCLIPLoader",
+    "VAELoader",
+    "ModelSamplingAuraFlow",
+    "LoadTinyT2I",
+)
 CELL = 8  # pixels of a square's side
 ALIKE = 4  # of 255: another JPEG library changes a square by 1, another digit by 8 or more
 
@@ -56,7 +81,7 @@ class _Box:
 
 
 def thumbnail(name: str, graph: Graph) -> bytes:
-    """A JPEG file, SIZE x SIZE, for the workflow called `name`. Raises KeyError for a node not in LINES."""
+    """A JPEG file, SIZE x SIZE, for the workflow called `name`. Nodes that are not in LINES are left out."""
     image = Image.new("RGB", (SIZE, SIZE), PAPER)
     pen = Draw(image)
     _write(pen, (MARGIN, 68), name, NAME, INK)
@@ -70,8 +95,9 @@ def thumbnail(name: str, graph: Graph) -> bytes:
 
 
 def _boxes(graph: Graph) -> list[_Box]:
-    start = next(index for index, node in enumerate(graph.nodes) if node.type == "UnlearnConcept")
-    loaders, others = graph.nodes[:start], graph.nodes[start:]
+    told = [node for node in graph.nodes if node.type in LINES]
+    start = next(index for index, node in enumerate(told) if node.type not in LOADERS)
+    loaders, others = told[:start], told[start:]
     title = ", ".join(node.title for node in loaders if not node.sockets)
     loading = _Box(title, [line for node in loaders for line in _lines(node)], [])
     return [loading, *(_Box(node.title, _lines(node), _links(node)) for node in others)]
@@ -79,7 +105,7 @@ def _boxes(graph: Graph) -> list[_Box]:
 
 def _lines(node: Node) -> list[tuple[str, Colour]]:
     values = {widget.name: _shown(widget.value) for widget in node.widgets}
-    return [(line.format_map(values), colour) for line, colour in LINES[node.type].items()]
+    return [(line.format_map(values).removesuffix("  becomes  "), colour) for line, colour in LINES[node.type].items()]
 
 
 def _shown(value: Value) -> str:
@@ -104,7 +130,8 @@ def _draw_box(pen: ImageDraw, box: _Box, top: int) -> None:
 
 def _write(pen: ImageDraw, place: tuple[int, int], text: str, size: int, colour: Colour) -> None:
     """Text whose left end has its middle at `place`, in letters of `size`, or smaller where the room asks for it."""
-    spaced = text.replace(" ", "  ")  # in Pillow's own font the space is so narrow that words run together
+    # In Pillow's own font the space is so narrow that words run together, and there is no é.
+    spaced = text.replace(" ", "  ").replace("é", "e")
     room = SIZE - 2 * place[0]
     while size > LEAST and pen.textlength(spaced, font=_font(size)) > room:
         size -= 1

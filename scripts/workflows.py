@@ -1,9 +1,9 @@
-"""Write the workflows of the model families, their thumbnails and their table in README.md.
+"""Write the workflows, their thumbnails and their tables in README.md.
 
     python scripts/workflows.py
 
-Run it after a change to family_workflows.py, with the Python of .venv or another that has Pillow. What is as it should
-be stays untouched. The files of a family that was taken off the list are left for you to delete.
+Run it after a change to tiny_workflows.py or family_workflows.py, with the Python of .venv or another that has Pillow.
+What is as it should be stays untouched. The files of a workflow that was taken off the list are left for you to delete.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pathlib import Path
 
 from blocks import write_changed
 from downloads import ROOT
-from family_graphs import WORKFLOWS, generated_texts, graph
-from family_workflows import FAMILIES
+from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS, generated_texts
 from workflow_thumbnails import alike, thumbnail
+
+WORKFLOWS = (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)
 
 
 def write_thumbnails() -> list[Path]:
     """Write the thumbnails; return those that changed."""
     changed = []
-    for family in FAMILIES:
-        path, picture = WORKFLOWS / f"{family.name}.jpg", thumbnail(family.label, graph(family))
+    for workflow in WORKFLOWS:
+        path, picture = workflow.thumbnail, thumbnail(workflow.label, workflow.graph)
         if not (path.exists() and alike(path.read_bytes(), picture)):
             path.write_bytes(picture)
             changed.append(path)
@@ -39,7 +40,7 @@ def main() -> None:
         sys.exit(str(error))
     for path in changed:
         print(path.relative_to(ROOT))
-    print(f"{len(FAMILIES)} families, {len(changed)} files written")
+    print(f"{len(WORKFLOWS)} workflows, {len(changed)} files written")
 
 
 if __name__ == "__main__":

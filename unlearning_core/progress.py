@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from threading import Thread
+from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,9 @@ class Progress:
     total: int
     loss: float | None = None  # of the training step just taken
     figures: dict[str, float] = field(default_factory=dict)  # what else the method reports of it
+    phase: str = ""  # what is being done
+    step: int = 0  # of the phase
+    steps: int = 0  # that the phase takes
     note: str = ""  # what was found out, for the user; once
 
 
@@ -33,11 +37,16 @@ class Reporter:
     def __init__(self, on_progress: OnProgress = lambda progress: None, total: int = 0) -> None:
         self.on_progress = on_progress
         self.done, self.total = 0, total
+        self._phase, self._first, self._steps = "", 0, total
+
+    def begin(self, phase: str, steps: int) -> None:
+        """The next `steps` steps are those of a phase."""
+        self._phase, self._first, self._steps = phase, self.done, steps
 
     def __call__(self, loss: float | None = None, figures: dict[str, float] | None = None) -> None:
         """One step more, with the loss and figures of a training step."""
         self.done += 1
-        self.on_progress(Progress(self.done, self.total, loss, figures or {}))
+        self._tell(loss, figures)
 
     def expect(self, steps: int) -> None:
         """So many steps more will come."""
@@ -45,7 +54,7 @@ class Reporter:
 
     def tell(self, note: str) -> None:
         """What was found out, in a line, without a step more."""
-        self.on_progress(Progress(self.done, self.total, note=note))
+        self._tell(note=note)
 
     def during(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises: one long operation in another thread, while `on_progress` may end the run.
@@ -62,5 +71,33 @@ class Reporter:
 
         Thread(target=run, daemon=True).start()
         while not wait([result], POLLING).done:
-            self.on_progress(Progress(self.done, self.total))
+            self._tell()
         return result.result()
+
+    def _tell(self, loss: float | None = None, figures: dict[str, float] | None = None, note: str = "") -> None:
+        phase = self._phase, self.done - self._first, self._steps
+        self.on_progress(Progress(self.done, self.total, loss, figures or {}, *phase, note))
+
+
+class Pace:
+    """How far a phase is, and how long it takes from here at its speed so far."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._phase, self._start, self._first = "", 0.0, 0
+
+    def line(self, phase: str, step: int, steps: int) -> str:
+        """`training: step 34 of 100, 21 s left`; without steps the phase alone, and no time at its first step."""
+        if phase != self._phase or step < self._first:
+            self._phase, self._start, self._first = phase, self._clock(), step
+        if not steps:
+            return phase
+        taken, told = step - self._first, f"{phase}: step {step} of {steps}"
+        if not taken:
+            return told
+        seconds = (steps - step) * (self._clock() - self._start) / taken
+        return f"{told}, {_duration(seconds)} left"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

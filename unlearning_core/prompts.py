@@ -67,6 +67,23 @@ def _subjects(prompt: str) -> set[str]:
     return set[str]().union(*map(forms, [*words, *map("".join, pairwise(words))])) - NO_SUBJECT
 
 
+def clashing(forget: Iterable[str], retain: Iterable[str]) -> tuple[str, ...]:
+    """The retain prompts that are forget prompts too, in upper or lower case."""
+    forgotten = {prompt.casefold() for prompt in forget}
+    return tuple(prompt for prompt in retain if prompt.casefold() in forgotten)
+
+
+def without(retain: Iterable[str], clashes: Iterable[str]) -> tuple[str, ...]:
+    """The retain prompts that clash with no forget prompt."""
+    return tuple(prompt for prompt in retain if prompt not in set(clashes))
+
+
+def left_out(clashes: Sequence[str]) -> str:
+    """A sentence for prompts that clash; empty without any."""
+    named = ", ".join(map(quoted, clashes))
+    return f"retain prompts: {named} left out, being a forget prompt too" if clashes else ""
+
+
 def quoted(prompt: str) -> str:
     """A prompt for a message: in quotes, on one line, with its middle left out when it is long."""
     shortening = reprlib.Repr()
@@ -91,9 +108,7 @@ def check_measured(retain: Sequence[str], forget: Sequence[str]) -> None:
 
 
 def _check_apart(forget: Sequence[str], retain: Sequence[str]) -> None:
-    forgotten = {prompt.casefold() for prompt in forget}
-    both = [prompt for prompt in retain if prompt.casefold() in forgotten]
-    if both:
+    if both := clashing(forget, retain):
         raise ValueError(f"retain prompts: {quoted(both[0])} is a forget prompt too; remove it from one of the two")
 
 
@@ -134,7 +149,8 @@ class Prompts:
         """From the texts of three boxes, one prompt per line.
 
         A forget line may name its own target, `a cat => a dog`; the others take the overwrite box, which is the empty
-        prompt when it is empty. An empty retain box holds `default_retain`.
+        prompt when it is empty. Retain lines that are forget prompts too are left out. An empty retain box holds
+        `default_retain`.
         """
         parts = [[side.strip() for side in line.partition(ARROW)] for line in lines(forget)]
         shared = lines(overwrite) or ("",)
@@ -146,7 +162,8 @@ class Prompts:
                 )
             shared = tuple(target if arrow else shared[0] for _, arrow, target in parts)
         forgotten = tuple(prompt for prompt, _, _ in parts)
-        return cls(forgotten, shared, lines(retain) or default_retain(forgotten))
+        held = lines(retain)
+        return cls(forgotten, shared, without(held, clashing(forgotten, held)) or default_retain(forgotten))
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:

@@ -115,13 +115,16 @@ def solve(
     move.
     """
     reader = TextReader(model, names, size, one_text=selections_of(model, size).proven)
-    report.expect(len(all_prompts(prompts)))
+    steps = len(all_prompts(prompts))
+    report.expect(steps)
+    report.begin("reading the prompts", steps)
     sums = _summed(reader, prompts, report)
     if not any(own.moved for own in sums):
         raise ValueError(
             "forget prompts: the tokens of each are those of its overwrite prompt, and the rest of their encodings "
             f"does not reach the layers that {method.label} changes; choose a method that trains, or other prompts"
         )
+    report.begin("solving", 0)
     maps = [report.during(partial(own.map, method)) for own in sums]
     factored = [factors for _, factors in maps if factors]
     if len(factored) == len(maps) and all(map(loras_reach, names)):

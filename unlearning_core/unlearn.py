@@ -65,6 +65,7 @@ def unlearn(
         deltas = reached_deltas(model, settings, prompts, report)
         wordings = find_wordings(model, prompts, settings, report)
         found = report.done
+        report.begin("sampling the base", calls)
         bank = make_bank(model, sources, settings.sampling, report)
         report.done = found + calls  # also where other processes made some of them
         worded = replace(bank, forget=bank.forget.worded(model, wordings))
@@ -106,6 +107,7 @@ def find_wordings(
     if not settings.wordings:
         return {}
     report.expect(len(prompts.forget))
+    report.begin("looking for other wordings", len(prompts.forget))
     wordings = other_wordings(model, prompts, settings.sampling, settings.wordings, report)
     report.tell(f"other wordings: {', '.join(text for texts in wordings.values() for text in texts) or 'none found'}")
     return wordings
@@ -172,9 +174,11 @@ def new_training(
 
 def fit(method: GradientMethod, training: Training) -> None:
     """Trains the deltas, from the method's preparation to the last step. Raises ValueError as `train` does."""
-    begun = training.report.done + method.preparation
+    report, begun = training.report, training.report.done + method.preparation
+    report.begin("preparing", method.preparation)
     objective = method.begin(training)
-    training.report.done = begun  # also when the method remembered what it would have prepared
+    report.done = begun  # also when the method remembered what it would have prepared
+    report.begin("training", training.steps)
     with training.model.attach(training.deltas):
         train(training, method, objective)
 

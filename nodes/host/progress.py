@@ -12,6 +12,8 @@ from server import PromptServer
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ...unlearning_core.progress import Pace
+
 if TYPE_CHECKING:
     from ...unlearning_core.progress import Progress
 
@@ -22,31 +24,34 @@ def show(text: str, node_id: str | None) -> None:
 
 
 def training_progress(node_id: str | None) -> Callable[[Progress], None]:
-    """Moves the node's bar, shows notes, loss and figures under it, and ends the run when the user cancels it."""
-    bar = comfy.utils.ProgressBar(1)
+    """Moves the node's bar, shows notes, phase, time, loss and figures under it, and ends the run when the user cancels
+    it.
+    """
+    bar, pace = comfy.utils.ProgressBar(1), Pace()
     notes: list[str] = []
 
     def on_progress(progress: Progress) -> None:
         end_if_cancelled()
         bar.update_absolute(progress.done, progress.total)
-        if progress.note:
-            notes.append(progress.note)
-            show("\n".join(notes), node_id)
-        if progress.loss is not None:
-            figures = {"loss": progress.loss, **progress.figures}
-            line = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            show("\n".join([*notes, line]), node_id)
+        notes.extend(filter(None, [progress.note]))
+        figures = progress.figures if progress.loss is None else {"loss": progress.loss, **progress.figures}
+        told = [f"{name} {value:.4g}" for name, value in figures.items()]
+        now = ", ".join([pace.line(progress.phase, progress.step, progress.steps), *told])
+        show("\n".join([*notes, now]), node_id)
 
     return on_progress
 
 
-def drawing_progress(sampling_steps: int) -> Callable[[int], None]:
-    """Moves the node's bar by so many sampling steps, and ends the run when the user cancels it."""
-    bar = comfy.utils.ProgressBar(sampling_steps)
+def drawing_progress(sampling_steps: int, node_id: str | None) -> Callable[[int], None]:
+    """Moves the node's bar by so many sampling steps, says under it how far it is, and ends the run when the user
+    cancels it.
+    """
+    bar, pace = comfy.utils.ProgressBar(sampling_steps), Pace()
 
     def on_step(count: int) -> None:
         end_if_cancelled()
         bar.update(count)
+        show(pace.line("drawing", bar.current, sampling_steps), node_id)
 
     return on_step
 

@@ -41,10 +41,11 @@ class Task(NamedTuple):
     settings: Settings
     forget_latents: dict[str, Any] | None = None  # LATENTs
     retain_latents: dict[str, Any] | None = None
+    remark: str = ""  # on the inputs
 
 
 def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) -> tuple[ModelPatcher, UnlearningPatch]:
-    """The MODEL with the patch at strength 1, and the patch; progress and warnings are shown under the node.
+    """The MODEL with the patch at strength 1, and the patch; progress, remark and warnings are shown under the node.
 
     `model` stays as it is. Raises ValueError for what this MODEL cannot train on.
     """
@@ -62,9 +63,8 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         chosen = selected(method, selections_of(host, settings.size), settings.weights)
         show(summary(settings.weights, chosen), node_id)
         patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
-    warning = rounding_warning(model, patch, 1.0)
-    if warning:
-        show(warning, node_id)
+    if remarks := [text for text in (task.remark, rounding_warning(model, patch, 1.0)) if text]:
+        show("\n".join(remarks), node_id)
     return apply_patch(model, patch, 1.0), patch
 
 

@@ -1,14 +1,23 @@
-/** Lays out the measuring nodes: short prompt boxes, their figures as tables, and the rest for pictures. */
+/**
+ * Lays out the measuring nodes: short prompt boxes, their figures as tables, and the rest for pictures. Figures that are
+ * no longer those of what the workflow says are grey, with a word why. They survive a reload of the page.
+ */
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { isMeasuring } from "./nodes.js";
+import { allNodes, findNode, isMeasuring } from "./nodes.js";
+import { render, renderText } from "./tables.js";
 
 const WIDGET = "figures";
 const WAITING = "Run the workflow: the figures come here.";
+const RUNNING = "Figures of an earlier run. A new run is working.";
+const STOPPED = "Figures of an earlier run. The last run ended before it came here.";
+const CHANGED = "Figures of an earlier run. A setting was changed since.";
 const PROMPTS_HEIGHT = 140;
-const FIGURES_HEIGHT = 215;
+const FIGURES_HEIGHT = { least: 180, most: 300 };
+const STORED = "Unlearning.Figures";
 const STYLE = `
   box-sizing: border-box;
-  max-height: ${FIGURES_HEIGHT}px;
+  max-height: ${FIGURES_HEIGHT.most}px;
   overflow: auto;
   padding: 6px 10px;
   border-radius: 6px;
@@ -18,70 +27,113 @@ const STYLE = `
   user-select: text;
 `;
 
-/** The Markdown tables of `markdown` as elements; other lines become paragraphs. */
-function render(markdown) {
-  return markdown.split("\n\n").map((block) => (block.startsWith("|") ? renderTable(block) : renderText(block)));
-}
-
-function renderTable(block) {
-  const [head, , ...body] = block.split("\n");
-  const table = document.createElement("table");
-  table.style.cssText = "width: 100%; margin-bottom: 8px; border-collapse: collapse;";
-  for (const line of [head, ...body]) {
-    const row = table.insertRow();
-    row.style.borderBottom = "1px solid var(--border-color)";
-    for (const text of cells(line)) {
-      const cell = document.createElement(line === head ? "th" : "td");
-      cell.textContent = text;
-      cell.style.cssText = "padding: 1px 8px 1px 0; text-align: left;";
-      row.append(cell);
-    }
+/** A node's figures as shown: their Markdown, the settings that they belong to, and why they are out of date, if so. */
+class Figures {
+  constructor(node) {
+    this.node = node;
+    this.element = document.createElement("div");
+    this.element.style.cssText = STYLE;
+    this.markdown = "";
+    this.settings = "";
+    this.outdated = "";
+    this.draw();
   }
-  return table;
+
+  show(markdown, settings) {
+    Object.assign(this, { markdown, settings, outdated: "" });
+    this.draw();
+  }
+
+  outdate(reason) {
+    if (!this.markdown || this.outdated === reason) return;
+    this.outdated = reason;
+    this.draw();
+  }
+
+  draw() {
+    const blocks = this.markdown ? render(this.markdown) : [renderText(WAITING)];
+    for (const block of blocks) block.style.opacity = this.outdated ? "0.4" : "";
+    this.element.replaceChildren(...(this.outdated ? [renderText(this.outdated)] : []), ...blocks);
+  }
 }
 
-/** A row's texts; a backslash stands before each | and \ that belongs to one. */
-function cells(line) {
-  return line.match(/(?:\\.|[^\\|])+/g).map((text) => text.trim().replace(/\\(.)/g, "$1"));
+/** What the figures of a node depend on: the widgets of it and of all that leads to it. */
+function settingsOf(node, seen = new Set()) {
+  if (!node || seen.has(node)) return [];
+  seen.add(node);
+  const widgets = (node.widgets ?? []).filter((widget) => widget.serialize !== false && widget.options?.serialize !== false);
+  const own = [node.type, node.mode, widgets.map((widget) => [widget.name, widget.value])];
+  return [own, ...(node.inputs ?? []).flatMap((_, slot) => settingsOf(node.getInputNode(slot), seen))];
 }
 
-function renderText(text) {
-  const paragraph = document.createElement("p");
-  paragraph.textContent = text;
-  return paragraph;
+function settingsText(node) {
+  return JSON.stringify(settingsOf(node));
 }
 
 function addFigures(node) {
-  const element = document.createElement("div");
-  element.style.cssText = STYLE;
-  let shown;
-  const widget = node.addDOMWidget(WIDGET, "UNLEARNING_FIGURES", element, {
+  node.figures = new Figures(node);
+  const widget = node.addDOMWidget(WIDGET, "UNLEARNING_FIGURES", node.figures.element, {
     serialize: false, // not in the prompt
-    getMinHeight: () => FIGURES_HEIGHT,
-    getMaxHeight: () => FIGURES_HEIGHT,
-    getValue: () => shown,
-    setValue: (markdown) => {
-      shown = markdown;
-      element.replaceChildren(...render(markdown));
-    },
+    getMinHeight: () => FIGURES_HEIGHT.least,
+    getMaxHeight: () => FIGURES_HEIGHT.most,
+    getValue: () => node.figures.markdown,
+    setValue: () => {},
   });
   widget.serialize = false; // not in the saved workflow
-  widget.value = WAITING;
 }
 
-/** ComfyUI shares a node's free height evenly among text boxes and picture; this leaves it to the picture. */
+/** ComfyUI shares a node's free height evenly among text boxes and picture; this leaves it to the figures and picture. */
 function limitPrompts(node) {
   for (const widget of node.widgets) {
     if (widget.type === "customtext") widget.options.getMaxHeight = () => PROMPTS_HEIGHT;
   }
 }
 
+function measuringNodes() {
+  return allNodes().filter((node) => node.figures);
+}
+
+/** What is kept over a reload of the page: Markdown and settings by workflow and node. */
+function stored() {
+  return JSON.parse(sessionStorage.getItem(STORED) ?? "{}");
+}
+
+function storedName(node) {
+  return `${app.graph.id} ${node.graph.id} ${node.id}`;
+}
+
 function showFigures(node, output) {
-  node.widgets.find((widget) => widget.name === WIDGET).value = output.text[0];
+  node.figures.show(output.text[0], node.startSettings ?? settingsText(node));
+  const { markdown, settings } = node.figures;
+  sessionStorage.setItem(STORED, JSON.stringify({ ...stored(), [storedName(node)]: { markdown, settings } }));
+}
+
+function outdateAll(reason) {
+  for (const node of measuringNodes()) node.figures.outdate(reason);
 }
 
 app.registerExtension({
   name: "Unlearning.Figures",
+
+  setup() {
+    api.addEventListener("execution_start", () => {
+      for (const node of measuringNodes()) node.startSettings = settingsText(node);
+      outdateAll(RUNNING);
+    });
+    for (const event of ["execution_interrupted", "execution_error", "execution_success"]) {
+      api.addEventListener(event, () => {
+        for (const { figures } of measuringNodes()) if (figures.outdated === RUNNING) figures.outdate(STOPPED);
+      });
+    }
+    api.addEventListener("graphChanged", () => {
+      for (const node of measuringNodes()) {
+        const { figures } = node;
+        const same = figures.settings === settingsText(node);
+        if (!same && !figures.outdated) figures.outdate(CHANGED);
+        if (same && figures.outdated === CHANGED) figures.show(figures.markdown, figures.settings);
+      }
+    });
+  },
 
   nodeCreated(node) {
     if (!isMeasuring(node)) return;
@@ -94,11 +146,21 @@ app.registerExtension({
     };
   },
 
+  afterConfigureGraph() {
+    const known = stored();
+    for (const node of measuringNodes()) {
+      const { markdown, settings } = known[storedName(node)] ?? {};
+      if (!markdown || node.figures.markdown) continue;
+      node.figures.show(markdown, settings);
+      if (settings !== settingsText(node)) node.figures.outdate(CHANGED);
+    }
+  },
+
   /** Outputs that come back with a workflow: from the queue's history, or when its tab is opened again. */
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs)) {
-      const node = app.graph.getNodeById(id);
-      if (node && isMeasuring(node)) showFigures(node, output);
+      const node = findNode(id);
+      if (node?.figures && output.text) showFigures(node, output);
     }
   },
 });

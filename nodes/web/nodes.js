@@ -1,4 +1,5 @@
 /** Which nodes of the graph are this pack's. */
+import { app } from "../../scripts/app.js";
 
 const CATEGORY = "unlearning";
 
@@ -11,4 +12,21 @@ export function isOurs(node) {
 /** Whether it is a measuring node, which puts its figures out as TABLE. */
 export function isMeasuring(node) {
   return isOurs(node) && node.constructor.nodeData.output_name.includes("TABLE");
+}
+
+/** All nodes of the workflow, those in subgraphs too, whichever of its graphs is shown. */
+export function allNodes() {
+  return graphs().flatMap((graph) => graph.nodes);
+}
+
+/** The node that outputs belong to: their id is the node's own, behind its subgraph's, or the path of nodes around it. */
+export function findNode(outputId) {
+  const path = String(outputId).split(":");
+  const own = path.pop();
+  const inside = (graph, step) => app.graph.subgraphs?.get(step) ?? graph?.getNodeById(step)?.subgraph;
+  return path.reduce(inside, app.graph)?.getNodeById(own);
+}
+
+function graphs() {
+  return [app.graph, ...(app.graph.subgraphs?.values() ?? [])];
 }

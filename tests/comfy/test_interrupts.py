@@ -55,7 +55,8 @@ def quiet(pack: Pack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     management = pack("nodes.host.progress").comfy.model_management
     monkeypatch.setattr(pack("nodes.host.progress"), "show", lambda text, node_id: None)
     monkeypatch.setattr(pack("nodes.host.unlearning"), "show", lambda text, node_id: None)
-    monkeypatch.setattr(pack("nodes.unlearn").UnlearnConcept, "hidden", SimpleNamespace(unique_id="1"), raising=False)
+    for kind in (pack("nodes.unlearn").UnlearnConcept, pack("nodes.measuring").MeasuringNode):
+        monkeypatch.setattr(kind, "hidden", SimpleNamespace(unique_id="1"), raising=False)
     monkeypatch.setattr(pack("unlearning_core.selections"), "_reads", {})
     monkeypatch.setattr(pack("nodes.host.unlearning"), "kept", pack("unlearning_core.kept").KeptPredictions())
     yield management

@@ -9,7 +9,15 @@ import pytest
 
 from unlearning_core.methods import METHODS
 from unlearning_core.model import matching
-from unlearning_core.prompts import DEFAULT_RETAIN, Prompts, check_measured, default_retain, held_prompts
+from unlearning_core.prompts import (
+    DEFAULT_RETAIN,
+    Prompts,
+    check_measured,
+    clashing,
+    default_retain,
+    held_prompts,
+    left_out,
+)
 from unlearning_core.settings import Settings
 
 
@@ -51,7 +59,6 @@ def test_held_prompts_include_empty_prompt_and_targets_once() -> None:
         ("", "", "", "forget prompts: empty"),
         ("a cat\n=> a dog", "", "", "forget prompts: empty"),
         ("a\nb\nc", "d\ne", "", "2 lines for 3 forget prompts"),
-        ("a cat", "", "A CAT", "'A CAT' is a forget prompt too"),
         ("a cat", "A cat", "", "'a cat' would be overwritten by itself"),
         ("a cat => a dog\na dog => a fox", "", "", "'a dog' is to be forgotten too"),
         ("a cat => a dog\na fox", "a bear\na cow", "", "2 lines beside forget prompts with '=>'"),
@@ -60,6 +67,20 @@ def test_held_prompts_include_empty_prompt_and_targets_once() -> None:
 def test_bad_prompts(forget: str, overwrite: str, retain: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Prompts.parse(forget, overwrite, retain)
+
+
+def test_retain_lines_that_are_forget_lines_too_are_left_out() -> None:
+    assert Prompts.parse("a cat => a dog\na fox", "a bear", "A CAT\na car\na Fox").retain == ("a car",)
+    assert Prompts.parse("a cat", "", "a cat").retain == default_retain(["a cat"])
+
+
+def test_prompts_that_clash_are_told_and_refused_outside_text_boxes() -> None:
+    assert left_out(clashing(["a cat", "a fox"], ["A CAT", "a car"])) == (
+        "retain prompts: 'A CAT' left out, being a forget prompt too"
+    )
+    assert left_out(clashing(["a cat"], ["a car"])) == ""
+    with pytest.raises(ValueError, match="'A CAT' is a forget prompt too"):
+        Prompts(("a cat",), retain=("A CAT",))
 
 
 def test_nothing_to_measure() -> None:

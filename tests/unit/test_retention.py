@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import CHUNK, Draw, Plan, PromptSeed, batches, check_measurable, pictures_at_once
 from unlearning_core.metrics.retention import Comparison, Retention, count_pictures, measure
 from unlearning_core.model import matching
-from unlearning_core.reports.tables import retention_page
+from unlearning_core.reports.tables import retention_page, retention_sentence
 from unlearning_core.sampling import Sampling
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
@@ -226,3 +227,33 @@ def test_count_of_drawn_pictures(lpips: Lpips, tmp_path: Path) -> None:
     drawn = plan(forget=["a cat face"])
     run(lpips, drawing("other"), drawing("base"), drawn, base_again=counting)
     assert len(asked) == count_pictures(drawn)
+
+
+@pytest.mark.parametrize(
+    ("integrity", "words"),
+    [
+        (0.0, "moved 0.000, no more than in a second run of the base (0.0e+00)."),
+        (0.05, "moved 0.050, which is hard to see: another seed moves the shipped model's pictures 0.163."),
+        (0.1, "moved 0.100, less than another seed moves the shipped model's pictures (0.163)."),
+        (0.2, "moved 0.200, further than another seed moves the shipped model's pictures (0.163)."),
+        (0.6, "moved 0.600, as far as another prompt moves the shipped model's pictures (0.569)."),
+    ],
+)
+def test_the_page_begins_with_what_the_figures_say(lpips: Lpips, integrity: float, words: str) -> None:
+    result = replace(run(lpips, painted), integrity=integrity, noise_floor=0.0)
+    assert retention_page(result).startswith(f"Pictures of other things {words}\n\n|")
+
+
+def test_the_sentence_tells_of_the_forget_prompts(lpips: Lpips) -> None:
+    asked = plan(forget=["a cat face"], forget_seeds=2)
+    result = run(lpips, changed_by_seed, plan=asked)
+    assert retention_sentence(result).endswith(f" Pictures of the forget prompts moved {result.forget_distance:.3f}.")
+    judged = run(lpips, changed_by_seed, plan=asked, judge=Judge.load())
+    assert retention_sentence(judged).endswith(f" cat face is gone in {judged.unlearning_accuracy:.0%} of 2 pictures.")
+
+
+def test_other_backbones_are_not_compared_to_the_scale(lpips: Lpips) -> None:
+    result = run(lpips, changed_by_seed)
+    other = replace(result, settings={**result.settings, "LPIPS backbone": "vgg"})
+    assert "shipped" in retention_sentence(result)
+    assert "shipped" not in retention_sentence(other)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 
 import pytest
 from downloads import ROOT
-from family_graphs import WORKFLOWS
-from family_workflows import FAMILIES
+from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS, Workflow
+
+from unlearning_core.reports.tables import OTHER_PROMPT, OTHER_SEED
 
 MEASURED = re.compile(r"another seed of the same prompt gives LPIPS (0\.\d+), another prompt\s(0\.\d+)\.")
 
@@ -43,8 +43,17 @@ def test_help_page_and_node_have_the_measured_scale() -> None:
     assert any(sentence() in str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant))
 
 
-@pytest.mark.parametrize("name", ["quickstart", *(family.name for family in FAMILIES)])
-def test_notes_on_the_canvas_have_the_measured_scale(name: str) -> None:
-    nodes = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["nodes"]
-    [note] = (node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
-    assert sentence().lower() in words(note).lower()
+def test_sentences_have_the_measured_scale() -> None:
+    assert (f"{OTHER_SEED}", f"{OTHER_PROMPT}") == measured()
+
+
+MEASURING = [
+    workflow
+    for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)
+    if any(node.type == "RetentionMetric" for node in workflow.graph.nodes)
+]
+
+
+@pytest.mark.parametrize("workflow", MEASURING, ids=lambda workflow: workflow.name)
+def test_notes_on_the_canvas_have_the_measured_scale(workflow: Workflow) -> None:
+    assert sentence().lower() in words(workflow.graph.note.text).lower()

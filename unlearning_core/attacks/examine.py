@@ -110,7 +110,9 @@ class Examiner:
             host.model.encode([*self.task.forget, *self.task.wordings, *self.task.others])
             attacks = {name: attack.prepared(host.model, self.task) for name, attack in self.attacks.items()}
             looks = sum(len(attack.settings(self.task)) for attack in attacks.values())
-            report = Reporter(self.on_progress, (2 + len(unlearned)) * looks)
+            settings_tried = (2 + len(unlearned)) * looks
+            report = Reporter(self.on_progress, settings_tried)
+            report.begin("attacking", settings_tried)
 
             def found(host: Host, scene: Scene) -> tuple[Finding, ...]:
                 new = {name: Attacked(host, scene, judged_by(self.judge, target), report) for name in attacks}

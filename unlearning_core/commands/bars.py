@@ -23,8 +23,9 @@ def moving(shown: tqdm) -> OnProgress:
         shown.total = progress.total
         if progress.note and current().is_main:
             shown.write(progress.note, file=sys.stderr)
+        if progress.phase:
+            shown.set_description(progress.phase, refresh=False)
         if progress.loss is not None:
-            shown.set_description("training", refresh=False)
             shown.set_postfix({"loss": progress.loss, **progress.figures}, refresh=False)
         shown.update(progress.done - shown.n)
 

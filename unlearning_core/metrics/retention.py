@@ -81,6 +81,7 @@ class Retention:
     forget: list[PromptDistance]
     forget_distance: float | None  # mean LPIPS over the forget prompts
     judge: str | None
+    concept: str | None  # what the judge calls what was to be forgotten
     accuracies: Accuracies | None  # of the unlearned model's pictures
     base_accuracies: Accuracies | None  # of the base's pictures: what the judge itself gets wrong
     settings: dict[str, Any]
@@ -217,6 +218,7 @@ def retention_of(known: Baseline, moved: Movement, comparison: Comparison, setti
         forget=lost,
         forget_distance=statistics.fmean(moved.lpips[cut:]) if plan.forget else None,
         judge=tally.judge.name if tally else None,
+        concept=tally.target.label if tally else None,
         accuracies=tally.result() if tally else None,
         base_accuracies=known.accuracies,
         settings={**settings, **plan.settings(), "LPIPS backbone": comparison.lpips.backbone},

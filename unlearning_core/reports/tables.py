@@ -15,6 +15,8 @@ from ..metrics.quality import Quality
 from ..metrics.retention import Retention
 from ..prompts import quoted
 
+SCALE_BACKBONE, OTHER_SEED, OTHER_PROMPT = "alex", 0.163, 0.569  # of docs/integrity.md: LPIPS on the shipped model
+
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     r"""A table; `|` and `\` in a cell have a backslash before them."""
@@ -32,12 +34,42 @@ def figure_table(measured: Measured) -> str:
     return markdown_table(("figure", "value"), [(label, cell) for label, cell in cells if cell is not None])
 
 
+def retention_sentence(retention: Retention) -> str:
+    """What the figures say, in words: how far other pictures moved, beside what is known to move them, and what became
+    of the concept.
+    """
+    moved = f"Pictures of other things moved {retention.integrity:.3f}, {_beside(retention)}."
+    if retention.forget_distance is None:
+        return moved
+    if retention.accuracies is None or retention.accuracies.ua is None:
+        return f"{moved} Pictures of the forget prompts moved {retention.forget_distance:.3f}."
+    judged = sum(count.votes for count in retention.accuracies.counts if count.figure == "ua")
+    return f"{moved} {retention.concept} is gone in {retention.accuracies.ua:.0%} of {judged} pictures."
+
+
+def _beside(retention: Retention) -> str:
+    """The integrity loss against the noise floor, and against the shipped model's other seed and other prompt."""
+    loss = retention.integrity
+    if loss <= retention.noise_floor:
+        return f"no more than in a second run of the base ({retention.noise_floor:.1e})"
+    if retention.settings["LPIPS backbone"] != SCALE_BACKBONE:
+        return f"in a second run of the base {retention.noise_floor:.1e}"
+    if loss < OTHER_SEED / 3:
+        return f"which is hard to see: another seed moves the shipped model's pictures {OTHER_SEED}"
+    if loss < OTHER_SEED:
+        return f"less than another seed moves the shipped model's pictures ({OTHER_SEED})"
+    if loss < OTHER_PROMPT:
+        return f"further than another seed moves the shipped model's pictures ({OTHER_SEED})"
+    return f"as far as another prompt moves the shipped model's pictures ({OTHER_PROMPT})"
+
+
 def retention_page(retention: Retention) -> str:
-    """The figures, the prompts' distances, the integrity loss of each seed, and the settings."""
+    """A sentence, the figures, the prompts' distances, the integrity loss of each seed, and the settings."""
     rows = [(name, row) for name in ("forget", "retain") for row in getattr(retention, name)]
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in retention.per_seed.items())
     return "\n\n".join(
         [
+            retention_sentence(retention),
             figure_table(Measured.of(retention)),
             markdown_table(("", "prompt", "LPIPS"), [(name, row.prompt, f"{row.mean:.4f}") for name, row in rows]),
             f"Integrity loss of each seed: {seeds}",
