@@ -135,7 +135,7 @@ def test_of_the_reverse_nothing_is_known(found: dict[str, dict[str, Finding]]) -
 
 def test_a_low_strength_keeps_the_start_whatever_the_model_knows(found: dict[str, dict[str, Finding]]) -> None:
     for model in ("erased", UNSEEN):
-        assert shares(found["img2img"][model])["strength 0.1"] == 1 > shares(found["img2img"][model])["strength 1"]
+        assert shares(found["img2img"][model])["strength 0.1"] > shares(found["img2img"][model])["strength 1"]
 
 
 def test_relearning_needs_a_rate_and_the_concept(found: dict[str, dict[str, Finding]]) -> None:
