@@ -59,6 +59,7 @@ def test_what_the_library_tells_moves_a_bar(monkeypatch: pytest.MonkeyPatch) -> 
     terminal = watched(monkeypatch)
     with bar("looking", "step") as shown:
         report = Reporter(moving(shown), 3)
+        report.begin("training", 3)
         report()
         report(loss=0.25, figures={"weights": 7.0})
         moving(shown)(Progress(3, 3))
