@@ -179,7 +179,7 @@ def ui_format(graph: Graph) -> dict[str, Any]:
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, graph.identity)),
         "revision": 0,
-        "last_node_id": max(item.id for item in (*graph.nodes, graph.note)),
+        "last_node_id": max(*(node.id for node in graph.nodes), graph.note.id),
         "last_link_id": len(links),
         "nodes": [
             *(_ui_node(node, order, links) for order, node in enumerate(graph.nodes)),

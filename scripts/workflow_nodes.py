@@ -87,7 +87,7 @@ def number(name: str, value: float) -> Widget:
 def unlearn(place: tuple[int, Box], loaded: Loaded, prompts: Prompts, training: Training, title: str) -> Node:
     """Unlearn Concept, with a node id and its place."""
     options = [number(f"method.{name}", value) for name, value in training.options.items()]
-    inputs = (
+    inputs: Inputs = (
         Socket("model", "MODEL", loaded.model),
         Socket("clip", "CLIP", loaded.clip),
         text("forget_prompts", *prompts.forget),
@@ -107,6 +107,8 @@ def unlearn(place: tuple[int, Box], loaded: Loaded, prompts: Prompts, training: 
         whole("runs", training.runs),
         whole("run_steps", training.run_steps),
         number("run_cfg", training.run_cfg),
+        number("protect", 0),
+        whole("wordings", 0),
     )
     return Node(place[0], "UnlearnConcept", title, place[1], inputs, {"MODEL": "MODEL", "PATCH": "UNLEARNING_PATCH"})
 
@@ -153,7 +155,7 @@ def kept(prefix: str) -> Inputs:
 
 def retention(place: tuple[int, Box], loaded: Loaded, unlearn_id: int, prompts: Prompts, measuring: Measuring) -> Node:
     """Retention Metric of what node `unlearn_id` puts out, with a node id and its place."""
-    inputs = (
+    inputs: Inputs = (
         *compared(loaded, Output(unlearn_id, 0)),
         *measured(prompts),
         *drawn(measuring),
