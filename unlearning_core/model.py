@@ -90,7 +90,7 @@ def noise_prediction(model: DiffusionModel, x: Tensor, sigma: Tensor, conds: Seq
 # diffusers calls attn2 there attends to the picture.
 _CROSS_ATTENTION = r"^_lora_unet_.*_attn2_|_attn_add_|_attn_to_add_|_txt_attn_"
 _CROSS_ATTENTION_KV = r"^_lora_unet_.*_attn2_to_[kv]_|_attn_add_[kv]_proj_|_txt_attn_qkv_"
-_ATTENTION = rf"{_CROSS_ATTENTION}|_attn\d?_|_img_attn_"
+_ATTENTION = rf"{_CROSS_ATTENTION}|^(?!.*_modulation_).*(?:_attn\d?_|_img_attn_)"
 
 # Layers that read the text and nothing else: U-Nets' keys and values, and transformers' projections of tokens and
 # pooled text.

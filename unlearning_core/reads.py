@@ -24,6 +24,7 @@ SOFTMAX = "softmax"
 PRODUCTS = {"matmul", "__matmul__", "bmm", "baddbmm", "einsum"}
 SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__", "addcmul", "addcmul_", "lerp"}
 WRITING = "__setitem__"  # returns nothing
+LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # another tensor: only the first one's numbers are in it
 
 Layer = frozenset[str]  # the names of one layer's matrix, which are several where a host fuses some
 
@@ -46,7 +47,7 @@ class Reads(NamedTuple):
     text: frozenset[str] = frozenset()  # the prompt and nothing else
     first: frozenset[str] = frozenset()  # the prompt's tokens, before any other layer has
     picture: frozenset[str] = frozenset()  # the latent or its noise level, whatever else
-    beside: frozenset[str] = frozenset()  # in the modules that layers of the text are in
+    beside: frozenset[str] = frozenset()  # in the modules of attention that layers of the text are in
     attention: frozenset[Attention] = frozenset()
 
     def crossing(self) -> Iterator[tuple[Attention, set[str]]]:
@@ -78,12 +79,14 @@ def traced(model: DiffusionModel, size: Size) -> Reads:
         and first.differs(seen["text"], module)
         and all(watched.feeds(module) for watched in seen.values())
     }
+    attention = _named(first, matrices)
+    attending = {_parent(name) for each in attention for name in each.names}
     return Reads(
         text=frozenset(text),
         first=frozenset(name for name in text if matrices[name] in first.first),
         picture=frozenset(picture),
-        beside=frozenset(_siblings(text, matrices)),
-        attention=_named(first, matrices),
+        beside=frozenset(_siblings(text, matrices, attending)),
+        attention=attention,
     )
 
 
@@ -135,8 +138,9 @@ class _Watched(TorchFunctionMode):
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         given = list(tensors([args, kwargs]).values())
+        name = getattr(function, "__name__", "")
+        given = given[:1] if name in LIKE else given
         if any(tensor in self._origins for tensor in given):
-            name = getattr(function, "__name__", "")
             made = args[0] if name == WRITING else result
             self._made(made, self._follow(name, given, made))
         return result
@@ -187,9 +191,10 @@ def _named(watched: _Watched, matrices: Mapping[str, nn.Module]) -> frozenset[At
     return frozenset(Attention(layers(inputs), layers(outputs)) for inputs, outputs in watched.attention)
 
 
-def _siblings(names: set[str], matrices: Mapping[str, nn.Module]) -> Iterator[str]:
-    """The names of matrices in the same module as one of `names`."""
+def _siblings(names: set[str], matrices: Mapping[str, nn.Module], attending: set[str]) -> Iterator[str]:
+    """The names of matrices in the same module as one of `names`, of those that attend where any is known to."""
     places = {_parent(name) for name in names}
+    places = places & attending if attending else places
     return (name for name in matrices if _parent(name) in places)
 
 

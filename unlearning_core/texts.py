@@ -45,7 +45,7 @@ class TextReader:
         """Finds the groups by the empty prompt."""
         self._places: list[set[str]] = []  # of a group's tokens in an encoded prompt
         self._asked = 1
-        first = self._from_network("", names)
+        first = self._from_network("", names, to_the_end=len(names) > 1)
         self.groups = _sharing(first)
         self._dtype = first[self.groups[0][0]].dtype  # that the network reads text in
         self._note("", [first[group[0]] for group in self.groups])
@@ -66,14 +66,18 @@ class TextReader:
         return [tokens.double() for tokens in read]
 
     @torch.no_grad()
-    def _from_network(self, prompt: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """What reaches each layer; these do not see the picture, but the model has to take its size."""
+    def _from_network(self, prompt: str, names: Sequence[str], to_the_end: bool = False) -> dict[str, Tensor]:
+        """What reaches each layer; these do not see the picture, but the model has to take its size.
+
+        The network stops when each layer has read, unless it is to go on `to_the_end`. Raises ValueError for a layer
+        that reads two texts, or none.
+        """
         conds, x, sigma = self._model.encode([prompt]), self._model.noise([0], *self._size), self._model.sigmas(1)[:1]
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks, suppress(_AllSeen), self._model.attach({}):  # the network itself, nothing kept
             for name in names:
                 module = self._model.module(name)
-                keep = _keeper(seen, name, len(names))
+                keep = _keeper(seen, name, 0 if to_the_end else len(names))
                 hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
             self._model.predict_x0(x, sigma, conds)
         for name in names:
@@ -109,9 +113,15 @@ def _check_linear(name: str, layer: nn.Module) -> None:
 
 
 def _keeper(seen: dict[str, Tensor], name: str, count: int) -> Callable[..., None]:
+    """A hook that keeps what a layer reads, and ends the prediction when so many layers have read."""
+
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         given = inputs[0] if inputs else named["input"]
         tokens = _rows(given.movedim(-1 - _dimensions(module), -1))
+        if name in seen and not torch.equal(seen[name], tokens):
+            raise ValueError(
+                f"weights: {name} reads several texts in one prediction; choose a method that trains, without protect"
+            )
         seen[name] = next((other for other in seen.values() if torch.equal(other, tokens)), tokens)
         if len(seen) == count:
             raise _AllSeen

@@ -24,13 +24,16 @@ from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
 from ...unlearning_core.nested import mapped, tensors_in
 from ...unlearning_core.probes import FAILURES, one_line
+from ...unlearning_core.prompts import quoted
 from ...unlearning_core.vocabulary import NO_WORDS, Vocabulary
 from .calls import Isolated, Isolation
 from .training import Backward, differentiable_attention, training_mode
 from .traits import fingerprint
 from .weights import patch_places
 
+ROWS = 3  # the fewest of which each has more than one other
 SAME = 0.01  # relative difference of a batch and its rows, which take other kernels
+LIMITS = ("area", "mask", "start_percent", "end_percent", "timestep_start", "timestep_end", "strength", "control")
 Inputs = dict[str, CONDRegular]  # what the network reads of one prompt, by its argument's name
 
 
@@ -65,12 +68,8 @@ class ComfyModel:
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded]
         for prompt in new:
-            [[_, extra], *later] = cond = encode_prompt(self.clip, prompt)
-            if later or extra.get("hooks"):
-                raise ValueError(
-                    "clip: it carries hooks, which change with the sampling steps; connect the CLIP from before the "
-                    "node that adds them"
-                )
+            cond = encode_prompt(self.clip, prompt)
+            check_alone(cond)
             self._encoded[prompt] = cond
         if new:  # the text encoder may have taken the model's place on the device
             comfy.model_management.load_models_gpu([self.patcher], force_full_load=self.resident)
@@ -119,16 +118,16 @@ class ComfyModel:
     def _joins(self, x: Tensor, inputs: Sequence[Inputs]) -> bool:
         """Whether the network predicts a batch as it predicts its rows; some take the noise level of the first alone.
 
-        Asked once, with the first two latents of x at two noise levels and under two texts.
+        Asked once, with latents of x at as many noise levels as there are ROWS, and under two texts.
         """
         if self._joining is None:
-            levels = comfy.samplers.calculate_sigmas(self.model_sampling, "simple", 3)
-            first, second = levels[1:3].to(self.device).split(1)
-            texts = [inputs[0], another_text(inputs[0])]
-            rows = [(x[:1], first, texts[:1]), (x[1:2], second, texts[1:])]
-            alone = torch.cat([self._apply(*row) for row in rows])
+            levels = comfy.samplers.calculate_sigmas(self.model_sampling, "simple", ROWS + 1)[1 : ROWS + 1]
+            sigma, latents = levels.to(self.device), x[torch.arange(ROWS, device=x.device) % len(x)]
+            texts = [inputs[0], another_text(inputs[0]), inputs[0]]
+            rows = zip(latents.split(1), sigma.split(1), texts, strict=True)
+            alone = torch.cat([self._apply(latent, level, [text]) for latent, level, text in rows])
             try:
-                joined = self._apply(x[:2], torch.cat([first, second]), texts)
+                joined = self._apply(latents, sigma, texts)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # of shapes that do not fit
@@ -286,8 +285,30 @@ def concatenable(inputs: Sequence[Inputs]) -> list[list[int]]:
 
 
 def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
-    """ComfyUI's conditioning for a prompt, as CLIPTextEncode makes it."""
-    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    """ComfyUI's conditioning for a prompt, as CLIPTextEncode makes it. Raises ValueError for one without tokens."""
+    cond = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    if not cond or any(tokens is None for tokens, _ in cond):
+        raise ValueError(
+            f"clip: it gives no tokens for {quoted(prompt)}; connect the text encoder that belongs to the model"
+        )
+    return cond
+
+
+def check_alone(cond: list[Any]) -> None:
+    """Raises ValueError for a conditioning that is not one prompt for the whole picture and all steps."""
+    [[_, extra], *later] = cond
+    if any(entry.get("hooks") for _, entry in cond):
+        raise ValueError(
+            "clip: it carries hooks, which change with the sampling steps; connect the CLIP from before the node that "
+            "adds them"
+        )
+    limits = [key for key in LIMITS if extra.get(key) is not None]
+    if later or limits:
+        what = f"a conditioning with {limits[0]}" if limits else f"{len(cond)} conditionings"
+        raise ValueError(
+            f"clip: it gives {what} for one prompt, and training is on one for the whole picture and all steps; "
+            "connect the CLIP as its loader gives it"
+        )
 
 
 def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:

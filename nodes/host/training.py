@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -50,7 +51,7 @@ def training_mode(model: BaseModel, backward: Backward, parameters: Sequence[Ten
     try:
         with eager_kernels(), ExitStack() as hooks:
             if backward.copying:
-                hooks.enter_context(allow_mutation_on_saved_tensors())
+                hooks.enter_context(allow_mutation_on_saved_tensors()).original = _Originals()
             for norm in norms:
                 hooks.callback(norm.register_forward_pre_hook(_copy_input).remove)
             for block in blocks(model.diffusion_model) if backward.checkpointing else ():
@@ -59,6 +60,22 @@ def training_mode(model: BaseModel, backward: Backward, parameters: Sequence[Ten
             yield
     finally:
         comfy.model_management.in_training = before
+
+
+class _Originals(WeakKeyDictionary[Any, Tensor]):
+    """Saved tensors by their handles, also overwritten ones.
+
+    PyTorch knows a tensor by its id, and lets an overwritten one go while its handle lives; another tensor could get
+    the id, and would be taken for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._overwritten: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
+
+    def __delitem__(self, handle: Any) -> None:
+        self._overwritten[handle] = self[handle]
+        super().__delitem__(handle)
 
 
 @contextmanager

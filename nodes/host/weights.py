@@ -176,8 +176,14 @@ def stored(model: ModelPatcher, key: str) -> Tensor:
 
 
 def stored_weights(model: ModelPatcher, prefix: str = "") -> dict[str, Tensor]:
-    """`stored` of every parameter of the network by key; state dicts of quantized modules list more than they have."""
-    keys = [key for key, _ in model.model.named_parameters(remove_duplicate=False)]
+    """`stored` of every parameter of the network by key; state dicts of quantized modules list more than they have.
+
+    A module that is in two places has its first name alone, as in ComfyUI.
+    """
+    modules = model.model.named_modules()
+    keys = [
+        f"{name}.{own}".lstrip(".") for name, module in modules for own, _ in module.named_parameters(recurse=False)
+    ]
     return {key: stored(model, key) for key in keys if key.startswith(prefix)}
 
 

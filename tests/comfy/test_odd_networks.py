@@ -9,7 +9,7 @@ import odd_networks
 import pytest
 import torch
 from families import Family, random_model, read_families, text
-from family_checks import check_drawing, check_gradients, check_patches, host_of, trained
+from family_checks import check_drawing, check_gradients, check_patches, host_of, predicted, prediction, trained
 
 Pack = Callable[[str], ModuleType]
 SIDE = 64
@@ -38,6 +38,9 @@ def odd(network: type[odd_networks.Plain], tokens: int = 1) -> Family:
         odd_networks.NamedOutput,
         odd_networks.Numbered,
         odd_networks.Bound,
+        odd_networks.SharedBlock,
+        odd_networks.Overwriting,
+        odd_networks.Crowded,
     ],
 )
 def test_trained(pack: Pack, network: type[odd_networks.Plain]) -> None:
@@ -53,6 +56,7 @@ def test_trained(pack: Pack, network: type[odd_networks.Plain]) -> None:
     ("network", "method", "sentence"),
     [
         (odd_networks.Neighbours, "uce", r"weights: \S*reader\S* \(Conv1d\) does not read token by token, .*; choose"),
+        (odd_networks.TwoTexts, "uce", r"weights: \S*reader\S* reads several texts in one prediction; choose a method"),
         (odd_networks.UntrainedText, "ovw", r"weights: no gradient passes to \S*reader\S*, .*; choose other weights"),
         (odd_networks.UntrainedBlocks, "ovw", r"weights: no gradient passes to \S*holds\S*, .*; choose other weights"),
     ],
@@ -90,6 +94,42 @@ def test_a_network_that_cannot_be_checkpointed_is_trained_where_that_is_not_need
         monkeypatch.setattr(pack("nodes.host.memory"), "_free", lambda host, need: 0)
         with pytest.raises(ValueError, match=r"^model: training needs gradient checkpointing to fit, .*; choose a"):
             trained(pack, host, family, "ovw", None, 0)
+
+
+def test_a_block_in_two_places_is_one(pack: Pack) -> None:
+    """What is trained is what the patched MODEL predicts."""
+    family = odd(odd_networks.SharedBlock)
+    model = random_model(family)
+    with host_of(pack, model, family) as host:
+        patch = trained(pack, host, family, "ovw", "all", 0)
+        weights = host.weights()
+        deltas = pack("unlearning_core.deltas").make_deltas(weights, 0, 0, host.device)
+        for name, change in patch.changes().items():
+            deltas[name].diff.data.copy_(change)
+        with torch.no_grad(), host.attach(deltas):
+            expected = predicted(host, family)
+    assert not [name for name in weights if ".stack.1." in name or "_stack_1_" in name]
+    found = prediction(pack, pack("nodes.host.patching").apply_patch(model, patch, 1.0), family)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["sa", "salun"])
+def test_many_batches_on_a_network_that_overwrites(pack: Pack, method: str) -> None:
+    """Memory that is used again is not taken for what was there before."""
+    family = odd(odd_networks.Overwriting)
+    with host_of(pack, random_model(family), family) as host:
+        for _ in range(3):
+            trained(pack, host, family, method, "all", 0)
+
+
+def test_a_batch_is_its_rows(pack: Pack) -> None:
+    family = odd(odd_networks.Crowded)
+    with host_of(pack, random_model(family), family) as host, torch.no_grad():
+        x, sigma = host.noise(range(5), SIDE, SIDE), host.sigmas(6)[:5]
+        conds = host.encode(["a dog", "a red car", "a cat", "a dog", ""])
+        together = host.predict_x0(x, sigma, conds)
+        rows = [host.predict_x0(x[row : row + 1], sigma[row : row + 1], conds[row : row + 1]) for row in range(5)]
+    torch.testing.assert_close(together, torch.cat(rows), rtol=1e-4, atol=1e-5)
 
 
 def test_prompts_that_are_joined_first_need_not_differ(pack: Pack) -> None:

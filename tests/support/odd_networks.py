@@ -239,3 +239,38 @@ class Hooked(Plain):
 
     def more(self) -> None:
         self.reader.register_forward_pre_hook(lambda layer, inputs: None)
+
+
+class SharedBlock(Plain):
+    """Has one block in two places."""
+
+    def more(self) -> None:
+        self.stack = nn.ModuleList([self.stack[0]] * 2)
+
+
+class Overwriting(Plain):
+    """Overwrites what a layer has saved for its gradient."""
+
+    def run(self, tokens: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
+        first, second = self.stack
+        tokens = first(tokens, text)
+        waving = torch.sin(tokens)
+        tokens.mul_(0.5)
+        after: Tensor = second(tokens + waving, text)
+        return after
+
+
+class TwoTexts(Plain):
+    """Reads two parts of the text by one layer, one after the other."""
+
+    def read(self, context: Tensor) -> Tensor:
+        first, second = context[:, ::2], context[:, 1::2]
+        return torch.cat([super().read(first), 2 * super().read(second.flip(-1))], dim=1)
+
+
+class Crowded(Plain):
+    """Mixes the rows of a batch of three and more."""
+
+    def run(self, tokens: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
+        after = super().run(tokens, text, timesteps)
+        return after + after.mean(0, keepdim=True) if len(after) > 2 else after
