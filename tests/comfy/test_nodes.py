@@ -311,9 +311,9 @@ def test_missing_lpips_weights_are_named_before_training(
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no network
     with (
         comfyui.Server(comfyui_path, Path(sys.executable), tmp_path) as server,
-        pytest.raises(PromptError, match=r"LPIPS needs alexnet's weights, alexnet_features\.safetensors"),
+        pytest.raises(PromptError, match=r"LPIPS needs squeezenet1_1's weights, squeezenet1_1_features\.safetensors"),
     ):
-        server.run({"load": node("LoadTinyT2I"), "unlearn": unlearn(), "metric": metric()})
+        server.run({"load": node("LoadTinyT2I"), "unlearn": unlearn(), "metric": metric(backbone="squeeze")})
 
 
 def test_every_node_is_in_a_workflow_and_described(server: Server) -> None:

