@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -16,11 +15,11 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
-from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from ...unlearning_core.digests import tensors
 from ...unlearning_core.nested import mapped, tensors_in
 from .calls import attributes
+from .copying import copying
 from .progress import end_if_cancelled
 
 OF_MODULES = vars(nn.Module()).keys()  # attributes that every module has
@@ -51,7 +50,7 @@ def training_mode(model: BaseModel, backward: Backward, parameters: Sequence[Ten
     try:
         with eager_kernels(), ExitStack() as hooks:
             if backward.copying:
-                hooks.enter_context(allow_mutation_on_saved_tensors()).original = _Originals()
+                hooks.enter_context(copying())
             for norm in norms:
                 hooks.callback(norm.register_forward_pre_hook(_copy_input).remove)
             for block in blocks(model.diffusion_model) if backward.checkpointing else ():
@@ -60,22 +59,6 @@ def training_mode(model: BaseModel, backward: Backward, parameters: Sequence[Ten
             yield
     finally:
         comfy.model_management.in_training = before
-
-
-class _Originals(WeakKeyDictionary[Any, Tensor]):
-    """Saved tensors by their handles, also overwritten ones.
-
-    PyTorch knows a tensor by its id, and lets an overwritten one go while its handle lives; another tensor could get
-    the id, and would be taken for it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._overwritten: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
-
-    def __delitem__(self, handle: Any) -> None:
-        self._overwritten[handle] = self[handle]
-        super().__delitem__(handle)
 
 
 @contextmanager

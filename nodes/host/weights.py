@@ -178,12 +178,11 @@ def stored(model: ModelPatcher, key: str) -> Tensor:
 def stored_weights(model: ModelPatcher, prefix: str = "") -> dict[str, Tensor]:
     """`stored` of every parameter of the network by key; state dicts of quantized modules list more than they have.
 
-    A module that is in two places has its first name alone, as in ComfyUI.
+    A module that is in several places has the name of the first, as where ComfyUI applies patches.
     """
     modules = model.model.named_modules()
-    keys = [
-        f"{name}.{own}".lstrip(".") for name, module in modules for own, _ in module.named_parameters(recurse=False)
-    ]
+    own = (module.named_parameters(place, recurse=False, remove_duplicate=False) for place, module in modules)
+    keys = [key for parameters in own for key, _ in parameters]
     return {key: stored(model, key) for key in keys if key.startswith(prefix)}
 
 

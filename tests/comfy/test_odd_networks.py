@@ -9,7 +9,16 @@ import odd_networks
 import pytest
 import torch
 from families import Family, random_model, read_families, text
-from family_checks import check_drawing, check_gradients, check_patches, host_of, predicted, prediction, trained
+from family_checks import (
+    check_drawing,
+    check_gradients,
+    check_patches,
+    gradient,
+    host_of,
+    predicted,
+    prediction,
+    trained,
+)
 
 Pack = Callable[[str], ModuleType]
 SIDE = 64
@@ -111,6 +120,27 @@ def test_a_block_in_two_places_is_one(pack: Pack) -> None:
     assert not [name for name in weights if ".stack.1." in name or "_stack_1_" in name]
     found = prediction(pack, pack("nodes.host.patching").apply_patch(model, patch, 1.0), family)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_gradients_of_a_network_that_overwrites(pack: Pack) -> None:
+    """What was copied for one must not come back in another."""
+    family = odd(odd_networks.Overwriting)
+    with host_of(pack, random_model(family), family) as host:
+        matrices = {name: weight for name, weight in host.weights().items() if weight.ndim >= 2}
+        deltas = pack("unlearning_core.deltas").make_deltas(matrices, 0, 0, host.device)
+        parameters = [delta.diff for delta in deltas.values()]
+        host.check_backward(deltas, SIDE, SIDE)
+        assert host.backward.copying
+
+        def total(seed: int) -> torch.Tensor:
+            [cond] = host.encode(["a dog"])
+            return host.predict_x0(host.noise([seed], SIDE, SIDE), host.sigmas(4)[1:2], [cond]).square().sum()
+
+        with host.attach(deltas):
+            together = [gradient(total(seed), parameters) for seed in range(20)]
+        for seed, found in enumerate(together):
+            with host.attach(deltas):
+                torch.testing.assert_close(found, gradient(total(seed), parameters))
 
 
 @pytest.mark.parametrize("method", ["sa", "salun"])

@@ -249,14 +249,15 @@ class SharedBlock(Plain):
 
 
 class Overwriting(Plain):
-    """Overwrites what a layer has saved for its gradient."""
+    """Overwrites what backward needs: a tensor, and another through its part."""
 
     def run(self, tokens: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
         first, second = self.stack
         tokens = first(tokens, text)
-        waving = torch.sin(tokens)
+        waving, rest = torch.sin(tokens), torch.sin(text[:, 1:])
         tokens.mul_(0.5)
-        after: Tensor = second(tokens + waving, text)
+        text.mul_(0.5)
+        after: Tensor = second(tokens + waving, torch.cat([text, rest], 1))
         return after
 
 
