@@ -129,18 +129,8 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_of_several_processes_is_one_line(tmp_path: Path) -> None:
     endless = [*TRAIN.split(), "--retain", "a car", "--method", "ovw", "--steps", "100000", "--batch-size", "2"]
-    size = [
-        "--width",
-        "64",
-        "--height",
-        "64",
-        "--runs",
-        "2",
-        "--run-steps",
-        "2",
-        "--out",
-        str(tmp_path / "a.safetensors"),
-    ]
+    sizes = "--width 64 --height 64 --runs 2 --run-steps 2 --out"
+    size = [*sizes.split(), str(tmp_path / "a.safetensors")]
     running = together.start(["-c", WITH_SIGN, str(tmp_path), *endless, *size])
     while len(list(tmp_path.glob("begun-*"))) < len(running) and all(each.poll() is None for each in running):
         time.sleep(0.05)
@@ -152,9 +142,11 @@ def test_ctrl_c_of_several_processes_is_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.toml"))
 
 
-# The command line, which makes a file in a folder when it takes its first training step.
+# The command line, which makes a file in a folder when it takes its first training step. A process that a shell starts in
+# the background ignores Ctrl-C, and so would those that it starts.
 WITH_SIGN = """
-import os, pathlib, sys
+import os, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from unlearning_core import cli, train
 predict = train._predict
 def begun(training):
