@@ -142,8 +142,8 @@ def test_ctrl_c_of_several_processes_is_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.toml"))
 
 
-# The command line, which makes a file in a folder when it takes its first training step. A process that a shell starts in
-# the background ignores Ctrl-C, and so would those that it starts.
+# The command line, which makes a file in a folder when it takes its first training step. What a shell starts in the
+# background ignores Ctrl-C, and so would all that is started from there.
 WITH_SIGN = """
 import os, pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)

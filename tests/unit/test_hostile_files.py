@@ -43,6 +43,7 @@ TENSORS = {
 BASE = Fingerprint.of({"a.weight": torch.ones(4, 3), "b.weight": torch.ones(4, 27)}, {"a.weight": torch.ones(4, 3)})
 RECORD = replace(
     record_of(METHODS["ovw"](), Prompts(("a cat",), ("a dog",), ("a car",)), Settings(), BASE),
+    wordings={"a cat": ["a kitty"]},
     integrity={"figures": {"I": 0.5}, "retain": [1, None, "x"]},
 )
 PATCH = UnlearningPatch(TENSORS, RECORD)
@@ -187,6 +188,7 @@ ALLOWED = {
     "prediction": "text",
     "bits": "number",
     "settings": "dictionary",
+    "wordings": "null",
     "integrity": "null dictionary",
     "format": "number",
     "method": "text",
@@ -215,7 +217,7 @@ def test_fields_of_another_type(file: Path, holder: str, name: str, kind: str) -
         assert name in refusal(file)
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("integrity", "format")])
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("wordings", "integrity", "format")])
 def test_fields_that_are_missing(file: Path, name: str) -> None:
     with record_file(file, json.dumps({key: value for key, value in FIELDS.items() if key != name})):
         assert f"{name} is missing" in refusal(file)
