@@ -23,7 +23,6 @@ MISTAKES: dict[str, list[tuple[str, Any, str]]] = {
     "UnlearnConcept": [
         ("forget_prompts", " \n", "forget prompts: empty"),
         ("overwrite_prompt", "a dog\na bear\na car", "overwrite prompt: 3 lines for 1 forget prompts"),
-        ("retain_prompts", "a car\nA Cat Face", "retain prompts: 'A Cat Face' is a forget prompt too"),
         ("rank", -1, "rank: -1 is out of range"),
         ("weights", "everything", "weights: 'everything' is unknown"),
         ("weights", {"a": 1}, "weights: {'a': 1} is no text"),
@@ -45,6 +44,12 @@ MISTAKES: dict[str, list[tuple[str, Any, str]]] = {
         ("names", "one\ntwo", "names: 2 lines for 1 models"),
         ("clip_model", "..", "CLIP model: '..' must be a plain name"),
     ],
+    "DoesItStayForgotten": [
+        ("attacks", "spell", "attacks: 'spell' is unknown"),
+        ("attacks", "plain\nplain", "attacks: plain stands there twice"),
+        ("other_prompts", "", "other prompts: empty"),
+        ("names", "one\ntwo", "names: 2 lines for 1 models"),
+    ],
     "CLIPJudge": [("labels", "a cat", "labels: 'a cat' is not of the form")],
     "DiffusionClassifierJudge": [("labels", "", "labels: empty")],
 }
@@ -64,9 +69,9 @@ def graph_of(name: str, info: dict[str, Any], changes: dict[str, Any]) -> Graph:
         tested = unlearn(**changes)
     else:
         inputs = {key: value for key, spec in specs(info) if (value := default(key, spec)) is not None}
-        prompts = {"forget_prompts": "a cat face", "retain_prompts": "a car"}
+        prompts = {"forget_prompts": "a cat face", "retain_prompts": "a car", "other_prompts": "a car"}
         tested = node(name, **(inputs | {key: text for key, text in prompts.items() if key in inputs} | changes))
-        tested["inputs"] |= {"models.model0": ["load", 0]} if name == "CompareMethods" else {}
+        tested["inputs"] |= {"models.model0": ["load", 0]} if "models" in info["input"]["required"] else {}
     graph = {"load": node("LoadTinyT2I"), "unlearn": unlearn(), "tested": tested}
     return graph if info["output_node"] else graph | {"shown": node("PreviewAny", source=["tested", 0])}
 
