@@ -15,7 +15,7 @@ import pytest
 from downloads import ROOT
 from family_graphs import graph
 from family_workflows import FAMILIES, Family
-from layout import HEIGHT, WIDTH, Box, arranged, columns, crosses, link_parts, lowered, with_title
+from layout import HEIGHT, WIDTH, arranged, columns, crosses, link_parts, lowered, with_title
 from workflow_files import (
     FAMILY_WORKFLOWS,
     README,
@@ -25,7 +25,7 @@ from workflow_files import (
     generated_texts,
     with_tables,
 )
-from workflow_graph import Node, Note, Output, Socket
+from workflow_graph import Box, Node, Note, Output, Socket
 from workflow_thumbnails import alike, thumbnail
 
 TEXTS = generated_texts()
@@ -72,7 +72,8 @@ def test_workflows_are_told_apart() -> None:
 
 
 def boxes(workflow: Workflow) -> dict[int, Box]:
-    return {item.id: with_title(item.box) for item in (*workflow.graph.nodes, workflow.graph.note)}
+    nodes, note = workflow.graph.nodes, workflow.graph.note
+    return {**{node.id: with_title(node.box) for node in nodes}, note.id: with_title(note.box)}
 
 
 @pytest.mark.parametrize("workflow", ALL, ids=named)
