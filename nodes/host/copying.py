@@ -58,7 +58,7 @@ class _Copying(TorchDispatchMode):
     """Sees what operators write to."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._memories: WeakValueDictionary[int, _Memory] = WeakValueDictionary()
 
     def save(self, tensor: Tensor) -> _Saved:
