@@ -17,7 +17,7 @@ from workflow_files import TINY_WORKFLOWS
 
 PICTURE = ROOT / "docs" / "pictures" / "quickstart-graph.png"
 WINDOW = ViewportSize(width=1440, height=900)
-WAIT_MS = 180_000
+WAIT_MS = 600_000
 DONE = "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0"
 
 
