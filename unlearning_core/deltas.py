@@ -28,37 +28,49 @@ class Directions(NamedTuple):
 UNPROTECTED: Mapping[str, Directions] = MappingProxyType({})
 
 
-class FullDelta(nn.Module):
-    """`weight + diff`, with a diff of the weight's own shape."""
+class Delta(nn.Module, ABC):
+    """A trainable change of one weight."""
 
     rate: ClassVar[float] = 1.0  # of the learning rate
+
+    @abstractmethod
+    def change(self) -> Tensor:
+        """What it adds to the weight."""
+
+    @abstractmethod
+    def train_only(self, mask: Tensor) -> None:
+        """Lets only the gradient of the elements in the mask, of the weight's shape, train it."""
+
+    @abstractmethod
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Under LoRA-file keys."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The changed weight, of the weight's shape and type."""
+        return weight + self.change().to(weight)
+
+
+class FullDelta(Delta):
+    """`weight + diff`, with a diff of the weight's own shape."""
 
     def __init__(self, weight: Tensor, device: torch.device) -> None:
         super().__init__()
         self.diff = nn.Parameter(torch.zeros(weight.shape, device=device))
 
     def change(self) -> Tensor:
-        """What it adds to the weight."""
         return self.diff
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """The changed weight, of the weight's shape and type."""
-        return weight + self.diff.to(weight)
-
     def train_only(self, mask: Tensor) -> None:
-        """Leaves the elements outside the mask, of the weight's shape, as they are."""
+        """Leaves the elements outside the mask as they are."""
         # Adam never moves a parameter whose gradient was always exactly zero.
         self.diff.register_hook(mask.mul)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """Under LoRA-file keys."""
         return full_tensors(name, self.diff)
 
 
-class FactoredDelta(nn.Module, ABC):
+class FactoredDelta(Delta):
     """`weight + scale * up @ down`, of which a subclass trains one factor or both."""
-
-    rate: ClassVar[float] = 1.0  # of the learning rate
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -69,27 +81,15 @@ class FactoredDelta(nn.Module, ABC):
     def factors(self) -> tuple[Tensor, Tensor]:
         """up [out, rank, ...] and down [rank, in, ...]."""
 
-    @abstractmethod
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Under LoRA-file keys."""
-
     def change(self) -> Tensor:
-        """What it adds to the weight."""
         change = self.scale * low_rank_product(*self.factors())
         if self.mask is not None and change.requires_grad:
             change.register_hook(self.mask.mul)
         return change
 
     def train_only(self, mask: Tensor) -> None:
-        """Only the gradient of the masked elements, of the weight's shape, reaches the factors.
-
-        Their product changes elements outside the mask too.
-        """
+        """The product of the factors changes elements outside the mask too."""
         self.mask = mask
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The changed weight, of the weight's shape and type."""
-        return weight + self.change().to(weight)
 
 
 class LowRankDelta(FactoredDelta):
@@ -143,9 +143,6 @@ class ProtectedLowRankDelta(LowRankDelta):
     def factors(self) -> tuple[Tensor, Tensor]:
         free = self.directions.free
         return self.up, (self.down.flatten(1) @ free.T @ free).reshape(self.down.shape)
-
-
-Delta = FullDelta | FactoredDelta
 
 
 def low_rank_product(up: Tensor, down: Tensor) -> Tensor:

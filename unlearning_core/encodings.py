@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -46,6 +46,15 @@ def check_encodings(model: DiffusionModel, prompts: Prompts) -> None:
                     f"forget prompts: {quoted(forget)} and {quoted(other)} encode alike, and are to become "
                     f"{quoted(overwrite)} and {quoted(target)}; keep one of them"
                 )
+
+
+def readable(model: DiffusionModel, prompts: Sequence[str]) -> bool:
+    """Whether the text encoder reads all of these prompts; a host may refuse what is longer than its window."""
+    try:
+        model.encode(prompts)
+    except ValueError:
+        return False
+    return True
 
 
 def same_encoding(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bank import sample_trajectories
+from .encodings import readable
 from .latents import BankItem
 from .model import DiffusionModel, noise_prediction
 from .prompts import SMALL_WORDS, Prompts, held_prompts
@@ -72,27 +73,23 @@ class _Judge:
         self._x, self._uncond = (part[:, LOOKED_AT].flatten(0, 1) for part in (looked.x, looked.e_uncond))
         self._sigma = looked.sigma[LOOKED_AT].repeat(RUNS)
         self._held = [self._direction(prompt) for prompt in held]
+        self._forget: dict[str, Tensor] = {}  # as they are asked for
 
     def kept(self, forget: str, texts: Sequence[str]) -> list[str]:
-        """Those that mean the forget prompt, the most alike first."""
-        own = self._direction(forget)
+        """Those that mean the forget prompt and can be read whole, the most alike first."""
+        if forget not in self._forget:
+            self._forget[forget] = self._direction(forget)
+        own = self._forget[forget]
         nearest_held = max((_likeness(held, own) for held in self._held), default=0.0)
         least = 1 - APART * (1 - nearest_held)
         alike: dict[str, float] = {}
-        for text in texts:
+        for text in (text for text in texts if readable(self._model, [text])):
             direction = self._direction(text)
+            likeness = _likeness(direction, own)
             others = max((_likeness(direction, held) for held in self._held), default=0.0)
-            if _likeness(direction, own) > max(others, least):
-                alike[text] = _likeness(direction, own)
+            if likeness > max(others, least):
+                alike[text] = likeness
         return sorted(alike, key=lambda text: -alike[text])
-
-    def reads(self, text: str) -> bool:
-        """Whether the text encoder reads all of it."""
-        try:
-            self._model.encode([text])
-        except ValueError:
-            return False
-        return True
 
     @torch.no_grad()
     def _direction(self, prompt: str) -> Tensor:
@@ -139,8 +136,7 @@ class _Finder:
         return list(dict.fromkeys(chain.from_iterable(self._nearest(word, NEAR) for word in span)))
 
     def _new(self, texts: Iterable[str]) -> list[str]:
-        new = [text for text in dict.fromkeys(texts) if not _said_by(text, self._held_words)]
-        return [text for text in new if self._judge.reads(text)]
+        return [text for text in dict.fromkeys(texts) if not _said_by(text, self._held_words)]
 
 
 def named_spans(own: Sequence[str], held: Sequence[set[str]]) -> list[tuple[int, int]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ..encodings import readable
 from ..model import DiffusionModel
 from ..prompts import SMALL_WORDS, quoted
 from .base import Attack, Attacked, Task
@@ -48,7 +49,7 @@ class Wording(Attack):
 
     def prepared(self, model: DiffusionModel, task: Task) -> Wording:
         """Without the changes that make prompts longer than the model reads."""
-        fitting = tuple(name for name in self.changes if _readable(model, map(CHANGES[name], task.forget)))
+        fitting = tuple(name for name in self.changes if readable(model, [*map(CHANGES[name], task.forget)]))
         if not fitting and not task.wordings:
             raise ValueError("attacks: wording: the model reads none of these wordings; shorten the forget prompts")
         return replace(self, changes=fitting)
@@ -64,11 +65,3 @@ class Wording(Attack):
         given = [[wording] * task.seeds for wording in task.wordings]
         for setting, prompts in zip(self.settings(task), changed + given, strict=True):
             attacked.show(setting, attacked.drawn(attacked.model.encode(prompts), task.sampling))
-
-
-def _readable(model: DiffusionModel, prompts: Iterable[str]) -> bool:
-    try:
-        model.encode(list(prompts))
-    except ValueError:
-        return False
-    return True
