@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 PIXELS = BATCH * 512**2  # of the items that are sampled together, at most
 HELD = ("e_cond",)  # of these at retain latents
+ANSWERS = ("e_overwrite",)  # and at noised pictures for adversaries
 DOWNSCALE = 8  # pixels to a latent's pixel along each side, near enough to tell how large a picture is
 
 
@@ -33,7 +34,8 @@ class Bank:
     """What a run trains on."""
 
     forget: LatentSet
-    retain: LatentSet | None  # None when nothing is to be held
+    retain: LatentSet | None = None  # None when nothing is to be held
+    pictures: LatentSet | None = None  # of what is forgotten, noised, for adversaries
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ class Source:
 
 def bank_sources(
     needs: Needs, prompts: Prompts, settings: BankSettings, latents: UserLatents = NO_LATENTS
-) -> list[Source]:
-    """Where the forget latents come from and, when the method uses them, the retain latents.
+) -> dict[str, Source]:
+    """Where each of a Bank's sets comes from, by its name.
 
     Raises ValueError when the number of the user's latents does not fit the prompts.
     """
@@ -109,20 +111,25 @@ def bank_sources(
     if latents.forget is not None:
         pairs = _one_each(prompts.pairs, len(latents.forget), "forget")
         items = [BankItem(*pair, pair[0], (settings.seed + index) % SEEDS) for index, pair in enumerate(pairs)]
-    sources = [Source(items, latents.forget, needs.noised, needs.reads)]
+    sources = {"forget": Source(items, latents.forget, needs.noised, needs.reads)}
+    if settings.adversaries:
+        own = [item for item in items if item.guide == item.prompt] or forget_items(
+            prompts.pairs, settings.items, settings.seed, (0,)
+        )
+        sources["pictures"] = Source(own, latents.forget, noised=True, reads=ANSWERS)
     if needs.retain:
         items = retain_items(held_prompts(prompts), settings.items, settings.seed)
         if latents.retain is not None:
             held = _one_each(prompts.retain, len(latents.retain), "retain")
             items = retain_items(held, len(held), settings.seed)
-        sources.append(Source(items, latents.retain, needs.noised, HELD))
+        sources["retain"] = Source(items, latents.retain, needs.noised, HELD)
     return sources
 
 
-def check_sizes(sources: Sequence[Source], like: Tensor) -> None:
-    """Raises ValueError for halves of unequal sizes; the base draws latents like `like` [1, C, *spatial]."""
-    sizes = [(like if source.latents is None else source.latents).shape[2:] for source in sources]
-    if len(set(sizes)) > 1:
+def check_sizes(sources: Mapping[str, Source], like: Tensor) -> None:
+    """Raises ValueError for sets of unequal sizes; the base draws latents like `like` [1, C, *spatial]."""
+    sizes = {(like if source.latents is None else source.latents).shape[2:]: None for source in sources.values()}
+    if len(sizes) > 1:
         first, second = ("x".join(map(str, size)) for size in sizes)
         raise ValueError(
             f"latents: those to forget are {first}, those to retain {second}, as width and height say where none are "
@@ -131,11 +138,19 @@ def check_sizes(sources: Sequence[Source], like: Tensor) -> None:
 
 
 def make_bank(
-    model: DiffusionModel, sources: Sequence[Source], sampling: Sampling, on_step: Callable[[], None]
+    model: DiffusionModel, sources: Mapping[str, Source], sampling: Sampling, on_step: Callable[[], None]
 ) -> Bank:
-    """Draws or noises the latents of `bank_sources`; on_step is called `Source.calls` times for each of them."""
-    forget, *retain = (source.latent_set(model, sampling, on_step) for source in sources)
-    return Bank(forget, *retain) if retain else Bank(forget, None)
+    """Draws or noises the latents of `bank_sources`; on_step is called at most `Source.calls` times for each of them.
+
+    What was drawn for the forget latents is not drawn again for the pictures.
+    """
+    sets: dict[str, LatentSet] = {}
+    for name, source in sources.items():
+        rows = {item: row for row, item in enumerate(sets["forget"].items)} if sets else {}
+        if name == "pictures" and rows.keys() >= set(source.items):
+            source = replace(source, latents=sets["forget"].x0[[rows[item] for item in source.items]])
+        sets[name] = source.latent_set(model, sampling, on_step)
+    return Bank(**sets)
 
 
 def forget_items(pairs: Sequence[tuple[str, str]], least: int, seed: int, guides: Sequence[int]) -> list[BankItem]:

@@ -12,7 +12,7 @@ from types import FrameType
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from .probes import one_line
 from .processes import Processes, T, Tensors, flat, sharing
@@ -67,7 +67,7 @@ class Launched(Processes):
         local = value.to(self._state.device)
         return _exchanged(lambda: reduce(local, "sum")).to(value.device)
 
-    def total_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def total_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Sums the parameters' gradients over the processes, in one exchange."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         totals = self.total(flat(gradients)).split([gradient.numel() for gradient in gradients])

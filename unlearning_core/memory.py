@@ -12,6 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from .deltas import Delta
 from .methods import GradientMethod
 from .model import DiffusionModel, noise_prediction
+from .recomputed import is_recomputed
 from .settings import Settings
 
 OPTIMIZER = 4  # copies of each trained number: itself, its gradient and Adam's two moments
@@ -54,7 +55,8 @@ class Need:
 
 def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, Delta], settings: Settings) -> Need:
     """What training needs at its peak, from two forward passes that keep nothing."""
-    latents = (2 if method.needs_retain else 1) * settings.batch_size
+    kinds = 1 + method.needs_retain * settings.retain_ratio + (settings.adversaries > 0)
+    latents = kinds * settings.batch_size
     parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
     weights = model.weights()
     numbers = sum(weights[name].numel() for name in deltas)
@@ -75,7 +77,7 @@ def kept_bytes(model: DiffusionModel, width: int, height: int, latents: int) -> 
     def note(tensor: Tensor) -> None:
         # Only the size is kept, so that this pass needs little itself. A weak reference's identity is not used again.
         storage = StorageWeakRef(tensor.untyped_storage())
-        if storage not in own:
+        if storage not in own and not is_recomputed(tensor):
             sizes[storage] = tensor.untyped_storage().nbytes()
 
     x = model.noise([0] * latents, width, height)

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 T = TypeVar("T")
 Tensors = dict[str, Tensor]
@@ -44,7 +44,7 @@ class Processes:
         """The sum of a tensor over the processes, in every process."""
         return value
 
-    def total_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def total_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Sums the parameters' gradients over the processes, in every process."""
 
     def wait(self) -> None:

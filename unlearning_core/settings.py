@@ -26,6 +26,7 @@ class BankSettings:
     items: int
     seed: int
     sampling: Sampling
+    adversaries: bool = False  # whether there are noised pictures for them
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,19 @@ class Settings:
     wordings: int = option(
         0, 0, 64, "other wordings of each forget prompt to look for, which half of the batch sees; 0 is off", step=1
     )
+    adversaries: int = option(
+        0,
+        0,
+        1024,
+        "free texts that learn to draw what is forgotten, while the network learns to answer them as the overwrite "
+        "prompt; the learning rate then falls to 0; 0 is off",
+        step=1,
+    )
+    retain_ratio: int = option(1, 1, 64, "retain latents a step for each forget latent", step=1)
     seed: int = option(0, 0, 2**64 - 1, "seed of trajectories, batches and LoRA factors", step=1)
     width: int = option(512, 16, 16384, "width of the training pictures in pixels", step=8)
     height: int = option(512, 16, 16384, "height of the training pictures in pixels", step=8)
-    batch_size: int = option(6, 1, 256, "forget latents a step, and as many retain latents with L_help", step=1)
+    batch_size: int = option(6, 1, 256, "forget latents a step", step=1)
     runs: int = option(16, 1, 4096, "least number of base trajectories to forget on, and again to retain on", step=1)
     run_steps: int = option(20, 2, 1000, "sampling steps of a base trajectory; distilled models: their own few", step=1)
     run_cfg: float = option(3.0, 0.0, 100.0, "guidance scale of the base trajectories; distilled models: 1")
@@ -81,4 +91,4 @@ class Settings:
     @property
     def bank(self) -> BankSettings:
         """How the bank is made."""
-        return BankSettings(self.runs, self.seed, self.sampling)
+        return BankSettings(self.runs, self.seed, self.sampling, self.adversaries > 0)

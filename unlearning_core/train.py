@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adversaries import Challenge
+from .latents import Batch
 from .methods.base import GradientMethod, Objective, Step, Training
 from .model import noise_prediction
 from .processes import current
@@ -17,28 +19,37 @@ FUSED = ("cpu", "cuda")  # where one kernel is Adam
 READ_EVERY = 8  # steps between two looks at the loss on a GPU, which then waits for all that is queued there
 
 
-def train(training: Training, method: GradientMethod, objective: Objective) -> None:
-    """Fits the attached deltas with Adam to the objective's loss plus help_weight * L_help.
+class _Met(NamedTuple):
+    """Adversaries' pictures, and the trained model's prediction e [B, C, *spatial] there."""
 
-    L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Processes share each batch, and take the same step
-    with the gradient of the whole. The loss is reported after every step on the CPU, else after every READ_EVERY steps
-    and the last. Raises ValueError when it is no longer a number.
+    challenge: Challenge
+    e: Tensor
+
+
+def train(training: Training, method: GradientMethod, objective: Objective) -> None:
+    """Fits the attached deltas with Adam to the objective's loss, plus help_weight * L_help, plus the adversaries'.
+
+    L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Under adversaries' texts c_a, which learn in turn,
+    it is ||e(x_a, c_a) - e0(x_a, c_o)||^2, and the learning rate falls to 0 along a cosine. Processes share each batch,
+    and take the same step with the gradient of the whole. The loss is reported after every step on the CPU, else after
+    every READ_EVERY steps and the last. Raises ValueError when it is no longer a number.
     """
     parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
-    processes = current()
+    processes, adversaries = current(), training.adversaries
     optimizer = torch.optim.Adam(_groups(training), fused=training.model.device.type in FUSED)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda index: _rate(training, index))
     every = 1 if training.model.device.type == "cpu" else READ_EVERY
     for index in range(training.steps):
-        step = _predict(training)
-        loss = objective.loss(step)
-        if method.help_weight > 0:
-            assert step.retain is not None and step.e_retain is not None
-            loss = loss + method.help_weight * F.mse_loss(step.e_retain, step.retain.e_cond)
-        loss = step.share * loss
+        step, met = _predict(training)
+        loss = step.share * _loss(method, objective, step, met)
         optimizer.zero_grad()
-        loss.backward()
+        lessons = adversaries.lessons(*met) if adversaries and met else []
+        loss.backward(inputs=parameters)
         processes.total_gradients(parameters)
         optimizer.step()
+        schedule.step()
+        if adversaries and met:
+            adversaries.learn(met.challenge, lessons)
         if (index + 1) % every and index + 1 < training.steps:
             training.report()
             continue
@@ -46,6 +57,14 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> N
         if not math.isfinite(value):
             raise ValueError(f"training: the loss is {value} at step {index + 1}; lower the learning rate")
         training.report(value, objective.figures())
+
+
+def _loss(method: GradientMethod, objective: Objective, step: Step, met: _Met | None) -> Tensor:
+    loss = objective.loss(step)
+    if method.help_weight > 0:
+        assert step.retain is not None and step.e_retain is not None
+        loss = loss + method.help_weight * F.mse_loss(step.e_retain, step.retain.e_cond)
+    return loss + F.mse_loss(met.e, met.challenge.batch.e_overwrite) if met else loss
 
 
 def _groups(training: Training) -> list[dict[str, Any]]:
@@ -56,14 +75,23 @@ def _groups(training: Training) -> list[dict[str, Any]]:
     return [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
 
 
-def _predict(training: Training) -> Step:
+def _rate(training: Training, index: int) -> float:
+    """What the learning rate is multiplied with at a step: adversaries do not rest, so that the weights must."""
+    return (1 + math.cos(math.pi * index / training.steps)) / 2 if training.adversaries else 1.0
+
+
+def _predict(training: Training) -> tuple[Step, _Met | None]:
     """New latents, this process's of the batch, and the trained model's predictions there from one call."""
-    bank, count, generator = training.bank, training.batch_size, training.generator
+    bank, count, generator, ratio = training.bank, training.batch_size, training.generator, training.retain_ratio
     rows = current().rows(count)
+    held = slice(rows.start * ratio, rows.stop * ratio)
     forget = bank.forget.sample(count, generator, rows)
-    retain = bank.retain.sample(count, generator, rows) if bank.retain else None
-    batches = [forget, retain] if retain else [forget]
-    x, sigma = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "sigma"))
-    e = noise_prediction(training.model, x, sigma, [cond for batch in batches for cond in batch.conds])
-    e_retain = e[len(forget) :] if retain else None
-    return Step(forget, e[: len(forget)], retain, e_retain, len(forget) / count)
+    retain = bank.retain.sample(count * ratio, generator, held) if bank.retain else None
+    challenge = training.adversaries.challenge(count, generator, rows) if training.adversaries else None
+    batches: list[Batch | None] = [forget, retain, challenge.batch if challenge else None]
+    asked = [batch for batch in batches if batch]
+    x, sigma = (torch.cat([getattr(batch, name) for batch in asked]) for name in ("x", "sigma"))
+    e = noise_prediction(training.model, x, sigma, [cond for batch in asked for cond in batch.conds])
+    e_forget, e_retain, e_met = e.split([len(batch) if batch else 0 for batch in batches])
+    step = Step(forget, e_forget, retain, e_retain if retain else None, len(forget) / count)
+    return step, _Met(challenge, e_met) if challenge else None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .adversaries import Adversaries
 from .bank import NO_LATENTS, Bank, Source, UserLatents, bank_sources, check_sizes, make_bank
 from .deltas import UNPROTECTED, Delta, Directions, left_out, make_deltas
 from .encodings import check_encodings
@@ -60,7 +61,7 @@ def unlearn(
     else:
         assert isinstance(method, GradientMethod)
         sources = checked_sources(model, method, prompts, settings, latents)
-        calls = sum(source.calls(settings.sampling) for source in sources)
+        calls = sum(source.calls(settings.sampling) for source in sources.values())
         report.expect(calls + method.preparation + settings.steps)
         deltas = reached_deltas(model, settings, prompts, report)
         wordings = find_wordings(model, prompts, settings, report)
@@ -78,7 +79,7 @@ def unlearn(
 
 def checked_sources(
     model: DiffusionModel, method: GradientMethod, prompts: Prompts, settings: Settings, latents: UserLatents
-) -> list[Source]:
+) -> dict[str, Source]:
     """Where the latents come from. Raises ValueError for latents and batches that do not fit."""
     check_batch(settings.batch_size)
     like = model.noise([0], settings.width, settings.height)
@@ -167,9 +168,20 @@ def new_training(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
+        retain_ratio=settings.retain_ratio,
         generator=torch.Generator().manual_seed(settings.seed),
         report=report,
+        adversaries=new_adversaries(model, bank, settings),
     )
+
+
+def new_adversaries(model: DiffusionModel, bank: Bank, settings: Settings) -> Adversaries | None:
+    """Those that the settings ask for, which start from the texts of the bank."""
+    if bank.pictures is None:
+        return None
+    kept = bank.retain.items if bank.retain else []
+    texts = dict.fromkeys([*(item.prompt for item in bank.pictures.items), "", *(item.prompt for item in kept)])
+    return Adversaries(model, bank.pictures, list(texts), settings.adversaries, settings.seed)
 
 
 def fit(method: GradientMethod, training: Training) -> None:

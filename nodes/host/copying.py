@@ -13,18 +13,17 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...unlearning_core.digests import tensors
+from ...unlearning_core.recomputed import Saved
 
 
 @contextmanager
-def copying() -> Iterator[None]:
-    """Within the context, backward finds each tensor that it needs as it was, whatever is written to it later."""
-    mode = _Copying()
-    with saved_tensors_hooks(mode.save, attrgetter("tensor")), mode:
-        yield
+def copying() -> Iterator[Saved]:
+    """Within the context, each tensor that is saved as it says is read as it was, whatever is written to it later."""
+    with (mode := _Copying()):
+        yield Saved(mode.save, attrgetter("tensor"))
 
 
 class _Saved:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from ...unlearning_core.digests import tensors
 from ...unlearning_core.nested import mapped, tensors_in
+from ...unlearning_core.recomputed import AS_IT_IS, saving
 from .calls import attributes
+from .casting import cast_layers, recast
 from .copying import copying
 from .progress import end_if_cancelled
 
@@ -49,8 +51,11 @@ def training_mode(model: BaseModel, backward: Backward, parameters: Sequence[Ten
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     try:
         with eager_kernels(), ExitStack() as hooks:
-            if backward.copying:
-                hooks.enter_context(copying())
+            casts = cast_layers(model)
+            saved = hooks.enter_context(copying()) if backward.copying else AS_IT_IS
+            if casts or backward.copying:
+                hooks.enter_context(recast(casts))
+                hooks.enter_context(saving(saved))
             for norm in norms:
                 hooks.callback(norm.register_forward_pre_hook(_copy_input).remove)
             for block in blocks(model.diffusion_model) if backward.checkpointing else ():

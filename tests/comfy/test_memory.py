@@ -134,6 +134,39 @@ def test_memory_is_saved_only_when_it_must_be(
     assert saved.activations < plain.activations
 
 
+def as_loaded_in_half(model: Any) -> None:
+    """As ComfyUI holds a checkpoint in fp16 for a device that computes in fp32."""
+    model.diffusion_model.half()
+    model.manual_cast_dtype = torch.float32
+    for module in model.diffusion_model.modules():
+        if hasattr(module, "comfy_cast_weights"):
+            module.comfy_cast_weights = True
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_weights_that_a_layer_casts_are_not_kept_for_backward(
+    pack: Pack, model: Any, clip: Any, settings: Any, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
+) -> None:
+    """The same gradients, to the bit, and at least the cast weights less is kept."""
+    gradients: list[Tensor] = []
+    kept: list[int] = []
+    with pack("nodes.host.private").private_copy(model) as private:
+        as_loaded_in_half(private.model)
+        host = pack("nodes.host.model").ComfyModel(private, clip)
+        host.backward.checkpointing = checkpointing
+        deltas = pack("unlearning_core.unlearn").new_deltas(host, replace(settings, weights="cross_attention_kv"))
+        for worth in (2**60, 0):
+            monkeypatch.setattr(pack("nodes.host.casting"), "WORTH", worth)
+            gradients.append(host.check_backward(deltas, 128, 128))
+            with host.attach(deltas):
+                kept.append(pack("unlearning_core.memory").kept_bytes(host, 128, 128, 1))
+        linear = [module for module in private.model.diffusion_model.modules() if isinstance(module, torch.nn.Linear)]
+    assert torch.equal(*gradients)
+    assert gradients[0].any()
+    if not checkpointing:
+        assert kept[0] - kept[1] > 4 * sum(module.weight.numel() for module in linear) / 2
+
+
 def test_running_out_of_memory_is_comfyuis_own_error_and_releases_the_copy(
     pack: Pack, model: Any, clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

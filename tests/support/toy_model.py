@@ -22,7 +22,7 @@ WEIGHT = "toy.weight"
 
 
 class ToyModel:
-    """`tokens` holds a vector for each prompt."""
+    """`tokens` holds a vector for each prompt, or several, which count as their mean."""
 
     device = torch.device("cpu")
 
@@ -39,7 +39,7 @@ class ToyModel:
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Tensor]) -> Tensor:
         weight = self.deltas[WEIGHT](self.weight) if self.deltas else self.weight
-        strength = torch.stack(list(conds)) @ weight
+        strength = torch.stack([cond.view(-1, len(weight)).mean(0) for cond in conds]) @ weight
         return x - (sigma * strength).view(-1, 1, 1, 1) * x
 
     def weights(self) -> dict[str, Tensor]:

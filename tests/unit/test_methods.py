@@ -211,7 +211,7 @@ def test_seeds_go_round(model: DiffusersModel) -> None:
     assert [item.seed for item in forget_items([("a", "b")], 2, last, guides=(0,))] == [last, 0]
     latents = model.noise([0, 1], 128, 128)
     sources = bank_sources(Ovw().needs, PROMPTS, short("ovw", seed=last).bank, UserLatents(forget=latents))
-    assert [item.seed for item in sources[0].items] == [last, 0]
+    assert [item.seed for item in sources["forget"].items] == [last, 0]
 
 
 def test_large_pictures_are_sampled_in_smaller_batches() -> None:

@@ -14,6 +14,7 @@ from ..options import check_ranges, option
 from ..settings import Needs, Settings
 
 if TYPE_CHECKING:
+    from ..adversaries import Adversaries
     from ..bank import Bank
     from ..deltas import Delta
     from ..fingerprint import Fingerprint
@@ -80,8 +81,10 @@ class Training:
     steps: int
     learning_rate: float
     batch_size: int
+    retain_ratio: int
     generator: torch.Generator
     report: Reporter
+    adversaries: Adversaries | None = None
 
 
 class Objective(Protocol):
