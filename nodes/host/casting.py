@@ -16,16 +16,16 @@ from ...unlearning_core.recomputed import recompute
 WORTH = 2**28  # bytes; to watch what autograd keeps takes a few percent of a small network's step
 
 
-def cast_layers(model: BaseModel) -> list[nn.Module]:
+def cast_layers(model: BaseModel) -> list[Any]:
     """The layers whose weights are cast or changed for each call, where that is worth making them again in backward."""
     dtype = model.get_dtype_inference()
-    layers = [module for module in model.diffusion_model.modules() if _is_cast(module, dtype)]
+    layers: list[Any] = [module for module in model.diffusion_model.modules() if _is_cast(module, dtype)]
     size = sum(layer.weight.numel() for layer in layers) * dtype.itemsize
     return layers if size >= WORTH else []
 
 
 @contextmanager
-def recast(layers: Sequence[nn.Module]) -> Iterator[None]:
+def recast(layers: Sequence[Any]) -> Iterator[None]:
     """Within the context, backward casts and changes these layers' weights again: autograd need not keep them."""
     before = [layer.weight_function for layer in layers]
     try:

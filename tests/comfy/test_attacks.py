@@ -11,8 +11,8 @@ from comfyui import PromptError, Server
 from graphs import Graph, node, unlearn
 from torch import Tensor
 
-from unlearning_core.attacks.embedding import FreeText
 from unlearning_core.attacks.examine import UNSEEN
+from unlearning_core.freetext import FreeText
 from unlearning_core.metrics.plan import BASE
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]

@@ -37,8 +37,8 @@ def model() -> DiffusersModel:
     return load(MODEL)
 
 
-def bank_of(model: DiffusersModel, method: str, **changes: int) -> Bank:
-    settings, kind = replace(SHORT, **changes), METHODS[method]()
+def bank_of(model: DiffusersModel, method: str, settings: Settings = SHORT) -> Bank:
+    kind = METHODS[method]()
     assert isinstance(kind, GradientMethod)
     sources = bank_sources(kind.needs, PROMPTS, settings.bank)
     return make_bank(model, sources, settings.sampling, lambda: None)
@@ -60,7 +60,7 @@ def test_pictures_that_are_there_are_not_drawn_again(model: DiffusersModel) -> N
 
 def test_an_adversary_comes_to_draw_it_where_nobody_answers(model: DiffusersModel) -> None:
     """The network is frozen; the denoising loss at the concept's pictures falls below that of where it began."""
-    pictures = bank_of(model, "esd", runs=4, run_steps=8).pictures
+    pictures = bank_of(model, "esd", replace(SHORT, runs=4, run_steps=8)).pictures
     assert pictures is not None
     pool = Adversaries(model, pictures, ["a car"], count=1, seed=0)
     generator = torch.Generator().manual_seed(0)

@@ -14,9 +14,9 @@ from toy_painter import HIDDEN, ToyJudge, ToyPainter, base_weight, decode, erase
 
 from unlearning_core.attacks import ATTACKS, Attack, parse_attacks
 from unlearning_core.attacks.base import KEPT, Host, Task
-from unlearning_core.attacks.embedding import FreeText
 from unlearning_core.attacks.examine import UNSEEN, Examination, Examiner, Finding, check_model_names, make_scene
 from unlearning_core.attacks.wording import CHANGES, Wording
+from unlearning_core.freetext import FreeText
 from unlearning_core.metrics.plan import BASE
 from unlearning_core.progress import Progress
 from unlearning_core.reports.attacks import CELL, attack_heat, comeback_sheet
