@@ -32,6 +32,7 @@ MATRIX = {  # with options that a toy needs
     "guidance": "guidance scales=1,3 steps=4,16",
     "img2img": "img2img strengths=0.1,1",
     "embedding": "embedding steps=120 starts=1 rate=0.1",
+    "prompt_search": "prompt_search words=2 steps=6 starts=2 near=3 tries=4",
     "relearning": "relearning rates=1e-8,0.05 steps=2,60",
 }
 MODELS = {"same": base_weight(), "erased": erased_weight(), "hidden": hidden_weight()}

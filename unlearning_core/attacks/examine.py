@@ -53,10 +53,11 @@ class Finding:
                 "hits": look.hits,
                 "pictures": look.count,
                 "training steps": look.steps,
+                **({"words": look.words} if look.words else {}),
             }
             for look in self.looks
         ]
-        strongest = {"share": self.strongest.share, "strongest": self.strongest.setting}
+        strongest = {"share": self.strongest.share, "strongest": self.strongest.label}
         return {**strongest, "steps until back": self.steps_back, "network calls": self.calls, "settings": settings}
 
 

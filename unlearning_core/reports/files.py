@@ -96,7 +96,8 @@ def _attack_values(examination: Examination) -> Iterator[Value]:
         for finding in findings:
             yield Value(model, "network calls", finding.attack, "", "", finding.calls)
             for look in finding.looks:
-                figures = {"hits": look.hits, "pictures": look.count, "training steps": look.steps}
+                figures: dict[str, Any] = {"hits": look.hits, "pictures": look.count, "training steps": look.steps}
+                figures |= {"words": look.words} if look.words else {}
                 for figure, value in {"share": look.share, **figures}.items():
                     yield Value(model, figure, finding.attack, look.setting, "", value)
 

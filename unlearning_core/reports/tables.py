@@ -115,7 +115,7 @@ def attack_page(examination: Examination) -> str:
         for row, attack in enumerate(examination.attacks)
     ]
     looks = [
-        (name, ATTACKS[finding.attack].label, look.setting, *_share_cells(look))
+        (name, ATTACKS[finding.attack].label, look.label, *_share_cells(look))
         for name, findings in examination.findings.items()
         for finding in findings
         for look in finding.looks
@@ -132,7 +132,7 @@ def attack_page(examination: Examination) -> str:
 
 
 def _strongest(finding: Finding) -> str:
-    return f"{finding.strongest.share:.1%} ({finding.strongest.setting})"
+    return f"{finding.strongest.share:.1%} ({finding.strongest.label})"
 
 
 def _share_cells(look: Look) -> tuple[str, str, str]:
