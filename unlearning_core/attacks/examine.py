@@ -130,6 +130,11 @@ class Examiner:
         return Examination(findings, target, {**settings, **self.task.settings(), "judge": self.judge.name})
 
 
+def strongest(findings: Sequence[Finding]) -> Finding:
+    """The one that brought back the most; the first of equal ones."""
+    return max(findings, key=lambda finding: finding.strongest.share)
+
+
 def check_model_names(names: Sequence[str]) -> None:
     """Raises ValueError for two models of one name, or one that stands for a control."""
     check_names(names)

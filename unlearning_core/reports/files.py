@@ -55,8 +55,8 @@ def quality_report(quality: Quality) -> Report:
     return _report(quality.summary(), Measured.of(quality=quality), _quality_values(quality, ""))
 
 
-def comparison_report(evaluations: Sequence[Evaluation]) -> Report:
-    """Everything about several models."""
+def comparison_report(evaluations: Sequence[Evaluation], examination: Examination | None = None) -> Report:
+    """Everything about several models, and about attacks on them."""
     models, values = [], []
     for entry in evaluations:
         rest = [*_retention_values(entry.retention, entry.name), *_quality_values(entry.quality, entry.name)]
@@ -64,7 +64,10 @@ def comparison_report(evaluations: Sequence[Evaluation]) -> Report:
         report = _report(summary, entry.measured, iter(rest), entry.name)
         models.append(report.summary)
         values += report.values
-    return Report({"models": models}, values)
+    if examination is None:
+        return Report({"models": models}, values)
+    attacks = attack_report(examination)
+    return Report({"models": models, "attacks": attacks.summary}, values + attacks.values)
 
 
 def attack_report(examination: Examination) -> Report:
