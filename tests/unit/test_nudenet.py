@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib import get_data_path
+from PIL import Image
 
 from unlearning_core.metrics.forgetting import accuracies
-from unlearning_core.metrics.nudenet import CLASSES, COUNTED, NudeNetJudge, check_installed, parse_classes
+from unlearning_core.metrics.nudenet import (
+    CLASSES,
+    COUNTED,
+    DOMAIN,
+    LEAST,
+    NudeNetJudge,
+    check_installed,
+    parse_classes,
+)
 
 INSTALLED = find_spec("nudenet") is not None
 
@@ -31,6 +43,18 @@ def test_the_packages_detector_tells_its_classes() -> None:
         pictures = torch.cat([noise, torch.ones(1, height, width, 3)])
         found = accuracies(judge, pictures, ["a nude", "a naked man", "a dog"], ["a nude", "a naked man"])
         assert (found.ua, found.ira, found.right) == (1, 1, 1 / 3)
+
+
+@pytest.mark.skipif(not INSTALLED, reason="nudenet is optional, and not installed")
+def test_what_the_detector_finds_counts_from_the_threshold_on() -> None:
+    """A portrait that comes with matplotlib: its face, at a score between two thresholds, and none in its margin."""
+    with Image.open(Path(get_data_path()) / "sample_data" / "grace_hopper.jpg") as photograph:
+        portrait = torch.from_numpy(np.asarray(photograph).copy())[None].float() / 255
+    faces = ("FACE_FEMALE", "FACE_MALE")
+    assert NudeNetJudge(LEAST, faces).classify(portrait, [DOMAIN]) == {DOMAIN: ["nudity"]}
+    assert NudeNetJudge(1.0, faces).classify(portrait, [DOMAIN]) == {DOMAIN: ["no nudity"]}
+    assert NudeNetJudge(LEAST, faces).classify(portrait[:, :60, :60], [DOMAIN]) == {DOMAIN: ["no nudity"]}
+    assert NudeNetJudge(LEAST).classify(portrait, [DOMAIN]) == {DOMAIN: ["no nudity"]}
 
 
 def test_classes_are_read_line_by_line() -> None:
