@@ -27,6 +27,7 @@ from ...unlearning_core.probes import FAILURES, one_line
 from ...unlearning_core.prompts import quoted
 from ...unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary, embedded
 from .calls import Isolated, Isolation
+from .copying import copying
 from .storage import ordinary_weights
 from .training import Backward, differentiable_attention, eager_kernels, training_mode
 from .traits import fingerprint
@@ -97,7 +98,7 @@ class ComfyModel:
         assert found is not None
         encoder = found[1]
         comfy.model_management.load_models_gpu([self.clip.patcher])  # before its weights are copied
-        with ordinary_weights(encoder), eager_kernels():
+        with ordinary_weights(encoder), eager_kernels(), copying():
             prompted = embedded(encoder.get_input_embeddings(), lambda: encode_prompt(self.clip, prompt))
         check_alone(prompted.cond)
         self._return()
