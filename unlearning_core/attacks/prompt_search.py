@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..encodings import readable
@@ -96,11 +97,13 @@ class PromptSearch(Attack):
         generator = attacked.generator(start)
         pictures = noised_pictures(attacked, attacked.scene.concept)
         pictures = replace(pictures, conds=[item.prompt for item in pictures.items])
+        empty = attacked.model.embedded("").tokens
         rows = torch.randint(len(vocabulary.words), (self.words,), generator=generator)
         with attacked.model.attach({}):
             for _ in range(self.steps):
                 batch = pictures.sample(self.batch_size, generator)
-                near = vocabulary.against(_gradient(attacked, _words(vocabulary, rows), batch), self.near)
+                gradient = _gradient(attacked, _words(vocabulary, rows), batch, empty)
+                near = vocabulary.against(gradient, self.near)
                 tries = [rows, *self._changed(rows, near, generator)]
                 losses = _losses(attacked, [_words(vocabulary, each) for each in tries], batch)
                 rows = tries[int(losses.argmin())]
@@ -123,16 +126,18 @@ def _words(vocabulary: Vocabulary, rows: Tensor) -> list[str]:
 
 
 @torch.enable_grad()
-def _gradient(attacked: Attacked, words: Sequence[str], batch: Batch) -> Tensor:
-    """Of the loss on a batch, by the vectors of the words before its prompts: [words, D], of length 1 in each row."""
-    empty = attacked.model.embedded("").tokens
+def _gradient(attacked: Attacked, words: Sequence[str], batch: Batch, empty: Tensor) -> Tensor:
+    """Of the loss on a batch, by the vectors of the words before its prompts: [words, D], of length 1 in each row.
+
+    `empty` are the tokens of the empty prompt.
+    """
     prompts = list(dict.fromkeys(batch.conds))
     read = dict(zip(prompts, map(attacked.model.embedded, prefixed(words, prompts)), strict=True))
     loss = LARGE * denoising_loss(attacked, batch, [read[prompt].cond for prompt in batch.conds])
     gradients = torch.autograd.grad(loss, [each.vectors for each in read.values()])
     starts = [_start(empty, each.tokens) for each in read.values()]
     own = [rows[start : start + len(words)].float() for rows, start in zip(gradients, starts, strict=True)]
-    return torch.nn.functional.normalize(torch.stack(own).sum(0), dim=1)
+    return F.normalize(torch.stack(own).sum(0), dim=1)
 
 
 def _start(empty: Tensor, tokens: Tensor) -> int:
