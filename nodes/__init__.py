@@ -21,6 +21,7 @@ NODES = (  # a module each, in the order of menus and documentation
     "attacks",
     "clip_judge",
     "diffusion_judge",
+    "nudenet_judge",
 )
 
 add_model_folders()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
 from ..unlearning_core.attacks import ATTACKS, parse_attacks
@@ -10,10 +9,9 @@ from ..unlearning_core.attacks.base import Task, check_apart
 from ..unlearning_core.metrics.plan import distinct
 from ..unlearning_core.prompts import lines
 from ..unlearning_core.sampling import Sampling
-from ..unlearning_core.settings import Settings
 from .host.checks import Inputs, checked
 from .host.folders import check_prefix
-from .host.progress import interruptible, training_progress
+from .host.progress import training_progress
 from .inputs import euler_inputs, prefix_input, seed_input, unlearned_inputs
 from .measuring import FigureNode, Result, model_names
 from .sockets import UnlearningJudge
@@ -32,8 +30,8 @@ class DoesItStayForgotten(FigureNode):
             category="unlearning",
             description=(
                 "Attacks unlearned models and counts with a judge in how many pictures the concept is back: other "
-                "wordings, other guidance and samplers, starts from its pictures, fitted embeddings, relearning. The "
-                "base under the same attacks is the most that they can bring back; the concept "
+                "wordings, other guidance and samplers, starts from its pictures, fitted embeddings, searched words, "
+                "relearning. The base under the same attacks is the most that they can bring back; the concept "
                 "upside down and in the negative, which the base never draws, is what they teach from nothing."
             ),
             search_aliases=["attack", "robustness", "adversarial", "textual inversion", "relearning", "red team"],
@@ -113,23 +111,16 @@ class DoesItStayForgotten(FigureNode):
     @classmethod
     def result(cls, inputs: Inputs) -> Result:
         """Every attack on every model."""
-        from ..unlearning_core.attacks.examine import Examiner
         from ..unlearning_core.reports.attacks import attack_heat, comeback_sheet
         from ..unlearning_core.reports.files import attack_report
         from ..unlearning_core.reports.tables import attack_page
-        from .host.attacking import Stage, identities
+        from .host.attacking import Stage, examined
 
         attacks, task = parse_attacks(lines(inputs["attacks"])), task_of(inputs)
         base, models = inputs["base_model"], list(inputs["models"].values())
         named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
-        trains = any(attack.trains for attack in attacks.values())
-        training = Settings(width=task.sampling.width, height=task.sampling.height) if trains else None
         stage = Stage(inputs["clip"], inputs["vae"], inputs["judge"])
-        examiner = Examiner(attacks, stage, task, training_progress(cls.hidden.unique_id))
-        with interruptible(), torch.inference_mode(False), torch.enable_grad():
-            settings = identities(base, named)
-            unlearned = {name: stage.opened(model, training) for name, model in named.items()}
-            examination = examiner.examine(stage.opened(base, training), unlearned, settings)
+        examination = examined(base, named, stage, attacks, task, training_progress(cls.hidden.unique_id))
         heat, back = attack_heat(examination), comeback_sheet(examination)
         return Result(attack_report(examination), attack_page(examination), first=(heat, back), pictures=(heat, back))
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..unlearning_core.attacks import parse_attacks
+from ..unlearning_core.attacks.base import Task
 from ..unlearning_core.metrics.backbones import BACKBONES
 from ..unlearning_core.prompts import lines
+from ..unlearning_core.sampling import Sampling
 from .host.checks import Inputs, checked
 from .host.networks import check_lpips, check_networks, load_lpips, load_networks
+from .host.progress import training_progress
 from .inputs import (
     backbone_input,
     clip_input,
@@ -26,6 +30,7 @@ from .measuring import MeasuringNode, Result, check_measured_inputs, model_names
 from .sockets import UnlearningJudge
 
 if TYPE_CHECKING:
+    from ..unlearning_core.attacks.examine import Examination
     from ..unlearning_core.metrics.plan import Plan
     from ..unlearning_core.metrics.studio import Studio
 
@@ -63,6 +68,15 @@ class CompareMethods(MeasuringNode):
                 *sampling_inputs(),
                 prefix_input("comparison"),
                 fresh_input(),
+                io.String.Input(
+                    "attacks",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Attacks on every model, as in Does It Stay Forgotten, one per line: adds how much of the "
+                    "concept comes back under the strongest of them. Needs a judge and forget prompts. Empty: none.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="SHEET", tooltip="Prompts down, models across, LPIPS under each picture."),
@@ -75,7 +89,17 @@ class CompareMethods(MeasuringNode):
         )
 
     @classmethod
-    @checked("models", "retain_prompts", "forget_prompts", "names", "backbone", "clip_model", "fid", "filename_prefix")
+    @checked(
+        "models",
+        "retain_prompts",
+        "forget_prompts",
+        "names",
+        "backbone",
+        "clip_model",
+        "fid",
+        "filename_prefix",
+        "attacks",
+    )
     def validate_inputs(cls, inputs: Inputs) -> None:
         check_measured_inputs(inputs)
         if "names" in inputs:
@@ -83,6 +107,8 @@ class CompareMethods(MeasuringNode):
         check_networks(inputs)
         if inputs.get("backbone", "alex") != "alex":
             check_lpips(inputs["backbone"])
+        if lines(inputs.get("attacks", "")):
+            parse_attacks(lines(inputs["attacks"]))
 
     @classmethod
     def measure(cls, studio: Studio[ModelPatcher], plan: Plan, inputs: Inputs) -> Result:
@@ -92,6 +118,9 @@ class CompareMethods(MeasuringNode):
         from ..unlearning_core.reports.plots import comparison_sheet, tradeoff_plot
         from ..unlearning_core.reports.tables import leaderboard
 
+        attacks = lines(inputs.get("attacks", ""))
+        if attacks and inputs.get("judge") is None:
+            raise ValueError("judge: attacks need one to say what came back; connect a judge, or leave attacks empty")
         base_model, models = inputs["base_model"], inputs["models"].values()
         named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
         networks, backbone = load_networks(inputs["clip_model"], inputs["fid"]), inputs.get("backbone", "alex")
@@ -106,9 +135,24 @@ class CompareMethods(MeasuringNode):
             studio.bare(base_model),
         )
         plot, sheet = tradeoff_plot(evaluations), comparison_sheet(base, draws, evaluations)
+        examination = cls.examine(named, plan, inputs) if attacks else None
         return Result(
-            comparison_report(evaluations), leaderboard(evaluations), first=(sheet, plot), pictures=(sheet, plot)
+            comparison_report(evaluations, examination),
+            leaderboard(evaluations, examination),
+            first=(sheet, plot),
+            pictures=(sheet, plot),
         )
+
+    @classmethod
+    def examine(cls, named: dict[str, ModelPatcher], plan: Plan, inputs: Inputs) -> Examination:
+        """The attacks on the models, with the plan's prompts. Raises ValueError as `Task` and `examined`."""
+        from .host.attacking import Stage, examined
+
+        sampling = Sampling(inputs["steps"], inputs["cfg"], inputs["width"], inputs["height"])
+        task = Task(tuple(plan.forget), tuple(plan.retain), sampling, inputs["seed"], inputs["forget_seeds"])
+        stage = Stage(inputs["clip"], inputs["vae"], inputs["judge"])
+        attacks, progress = parse_attacks(lines(inputs["attacks"])), training_progress(cls.hidden.unique_id)
+        return examined(inputs["base_model"], named, stage, attacks, task, progress)
 
     @classmethod
     def count_pictures(cls, plan: Plan, inputs: Inputs) -> int:

@@ -227,6 +227,7 @@ def compare() -> Graph:
         *drawn(replace(DRAWN, seeds=1, forget_seeds=8)),
         choice("backbone", "alex"),
         *kept("comparison"),
+        text("attacks"),
     )
     outputs = {"SHEET": "IMAGE", "PLOT": "IMAGE", "TABLE": "STRING", "JSON": "STRING"}
     sheet = part(fifth, 0, 600)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .digests import digest
 from .fingerprint import Fingerprint
 from .model import Cond, DiffusionModel
-from .vocabulary import Vocabulary
+from .vocabulary import Embedded, Vocabulary
 
 LIMIT = 2**29  # bytes
 
@@ -76,6 +76,10 @@ class KeepingModel:
     def vocabulary(self) -> Vocabulary:
         """The words of the model's text encoder."""
         return self._model.vocabulary()
+
+    def embedded(self, prompt: str) -> Embedded:
+        """A prompt's differentiable conditioning."""
+        return self._model.embedded(prompt)
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:
         """As the model's, kept where it is the base's own."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from .fingerprint import Fingerprint
-    from .vocabulary import Vocabulary
+    from .vocabulary import Embedded, Vocabulary
 
 Cond = Any  # one encoded prompt, in the host's own form
 
@@ -36,6 +36,13 @@ class DiffusionModel(Protocol):
 
     def vocabulary(self) -> Vocabulary:
         """The words that the first text encoder has tokens for; none where it has no table of them."""
+        ...
+
+    def embedded(self, prompt: str) -> Embedded:
+        """A prompt's conditioning, differentiable by the vectors of its tokens in the encoder of `vocabulary`.
+
+        Raises as `vocabulary.embedded` does. Not for a model whose vocabulary has no words.
+        """
         ...
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:

@@ -23,7 +23,7 @@ from .model import DiffusionModel, noise_prediction
 from .prompts import SMALL_WORDS, Prompts, held_prompts
 from .sampling import Sampling
 
-FRAMES = ("a photo of", "a picture of", "a drawing of", "a painting of")
+FRAMES = {name: f"a {name} of" for name in ("photo", "picture", "drawing", "painting")}
 BEFORE = re.compile(r"^(.*\bof)\s")  # how a prompt begins before its subject
 BEHIND = re.compile(r"\s((?:in|by|on|at|with|under|near)\s.*)$")  # and goes on behind it
 NEAR = 24  # of the encoder's words are asked about for each word
@@ -155,7 +155,7 @@ def framed(forget: str, held: Sequence[str]) -> list[str]:
     """The subject within beginnings and ends of usual prompts and of those that are held."""
     before, behind = BEFORE.search(forget), BEHIND.search(forget)
     subject = forget[before.end() if before else 0 : behind.start() if behind else None]
-    begins = dict.fromkeys(["", *FRAMES, *_parts(BEFORE, held)])
+    begins = dict.fromkeys(["", *FRAMES.values(), *_parts(BEFORE, held)])
     ends = dict.fromkeys([behind.group(1) if behind else "", "", *_parts(BEHIND, held)])
     texts = [" ".join(filter(None, [begin, subject, end])) for end in ends for begin in begins]
     return [text for text in texts if text != forget][: 2 * KINDS]
@@ -163,15 +163,24 @@ def framed(forget: str, held: Sequence[str]) -> list[str]:
 
 def reordered(own: Sequence[str], mixed: random.Random) -> list[str]:
     """The words twice, backwards, and mixed."""
-    orders = [[*own, *own], own[::-1], *(mixed.sample(own, len(own)) for _ in range(KINDS - 2))]
+    orders = [[*own, *own], backwards(own), *(mixed.sample(own, len(own)) for _ in range(KINDS - 2))]
     return [" ".join(order) for order in orders]
 
 
 def shortened(own: Sequence[str]) -> list[str]:
     """Without one of the words, and without the small ones."""
     fewer = [[*own[:place], *own[place + 1 :]] for place in range(len(own))]
-    plain = [word for word in own if word.lower() not in SMALL_WORDS]
-    return [" ".join(words) for words in [plain, *fewer] if words][: 2 * KINDS]
+    return [" ".join(words) for words in [bare(own), *fewer] if words][: 2 * KINDS]
+
+
+def backwards(own: Sequence[str]) -> list[str]:
+    """The words in reverse."""
+    return [*own[::-1]]
+
+
+def bare(own: Sequence[str]) -> list[str]:
+    """The words without the small ones."""
+    return [word for word in own if word.lower() not in SMALL_WORDS]
 
 
 def _parts(pattern: re.Pattern[str], prompts: Iterable[str]) -> list[str]:

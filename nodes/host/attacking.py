@@ -11,16 +11,18 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...unlearning_core.attacks.base import Host
-from ...unlearning_core.attacks.examine import Opened
+from ...unlearning_core.attacks.base import Attack, Host, Task
+from ...unlearning_core.attacks.examine import Examination, Examiner, Opened
 from ...unlearning_core.metrics.forgetting import Judge
 from ...unlearning_core.metrics.studio import DIGITS
 from ...unlearning_core.probes import small_size
+from ...unlearning_core.progress import OnProgress
 from ...unlearning_core.settings import Settings
 from ...unlearning_core.unlearn import new_deltas
 from .identity import model_identity
 from .model import ComfyModel
 from .private import private_copy
+from .progress import interruptible
 
 
 class Stage:
@@ -70,6 +72,23 @@ class Stage:
     def _return(self) -> None:
         """VAE and judge may have taken the model's place."""
         comfy.model_management.load_models_gpu(self._attacked, force_full_load=True)
+
+
+def examined(
+    base: ModelPatcher,
+    unlearned: Mapping[str, ModelPatcher],
+    stage: Stage,
+    attacks: Mapping[str, Attack],
+    task: Task,
+    on_progress: OnProgress,
+) -> Examination:
+    """Every attack on every model, by name. Raises ValueError as `Stage.opened` and `Examiner.examine` do."""
+    trains = any(attack.trains for attack in attacks.values())
+    training = Settings(width=task.sampling.width, height=task.sampling.height) if trains else None
+    with interruptible(), torch.inference_mode(False), torch.enable_grad():
+        opened = {name: stage.opened(model, training) for name, model in unlearned.items()}
+        examiner = Examiner(attacks, stage, task, on_progress)
+        return examiner.examine(stage.opened(base, training), opened, identities(base, unlearned))
 
 
 def identities(base: ModelPatcher, unlearned: Mapping[str, ModelPatcher]) -> dict[str, str]:

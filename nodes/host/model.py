@@ -25,13 +25,16 @@ from ...unlearning_core.model import check_size
 from ...unlearning_core.nested import mapped, tensors_in
 from ...unlearning_core.probes import FAILURES, one_line
 from ...unlearning_core.prompts import quoted
-from ...unlearning_core.vocabulary import NO_WORDS, Vocabulary
+from ...unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary, embedded
 from .calls import Isolated, Isolation
-from .training import Backward, differentiable_attention, training_mode
+from .copying import copying
+from .storage import ordinary_weights
+from .training import Backward, differentiable_attention, eager_kernels, training_mode
 from .traits import fingerprint
 from .weights import patch_places
 
 ROWS = 3  # the fewest of which each has more than one other
+KEPT = 256  # encoded prompts
 SAME = 0.01  # relative difference of a batch and its rows, which take other kernels
 LIMITS = ("area", "mask", "start_percent", "end_percent", "timestep_start", "timestep_end", "strength", "control")
 Inputs = dict[str, CONDRegular]  # what the network reads of one prompt, by its argument's name
@@ -71,18 +74,47 @@ class ComfyModel:
             cond = encode_prompt(self.clip, prompt)
             check_alone(cond)
             self._encoded[prompt] = cond
-        if new:  # the text encoder may have taken the model's place on the device
-            comfy.model_management.load_models_gpu([self.patcher], force_full_load=self.resident)
-        return [self._encoded[prompt] for prompt in prompts]
+        conds = [self._encoded[prompt] for prompt in prompts]
+        if new:
+            self._return()
+        _forget_oldest(self._encoded)
+        return conds
 
     def vocabulary(self) -> Vocabulary:
         """The words that the first text encoder has tokens for; none where it has no table of them."""
+        found = self._word_encoder()
+        if found is None:
+            return NO_WORDS
+        tokenizer, encoder = found
+        tokens = {token: row for row, token in tokenizer.inv_vocab.items()}
+        return Vocabulary.of(tokens, encoder.get_input_embeddings().weight.detach())
+
+    def embedded(self, prompt: str) -> Embedded:
+        """A prompt's conditioning, differentiable by the vectors of its tokens in the first text encoder.
+
+        Raises as `vocabulary.embedded` does.
+        """
+        found = self._word_encoder()
+        assert found is not None
+        encoder = found[1]
+        comfy.model_management.load_models_gpu([self.clip.patcher])  # before its weights are copied
+        with ordinary_weights(encoder), eager_kernels(), copying():
+            prompted = embedded(encoder.get_input_embeddings(), lambda: encode_prompt(self.clip, prompt))
+        check_alone(prompted.cond)
+        self._return()
+        return prompted
+
+    def _word_encoder(self) -> tuple[Any, Any] | None:
+        """The first tokenizer that lists its tokens, and its encoder."""
         for name, tokenizer in vars(self.clip.tokenizer).items():
             encoder: Any = getattr(getattr(self.clip.cond_stage_model, name, None), "transformer", None)
             if hasattr(tokenizer, "inv_vocab") and hasattr(encoder, "get_input_embeddings"):
-                tokens = {token: row for row, token in tokenizer.inv_vocab.items()}
-                return Vocabulary.of(tokens, encoder.get_input_embeddings().weight.detach())
-        return NO_WORDS
+                return tokenizer, encoder
+        return None
+
+    def _return(self) -> None:
+        """The text encoder may have taken the model's place on the device."""
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=self.resident)
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Any]) -> Tensor:
         """The denoised latents of x [B, C, H, W] at sigma [B], each under its own conditioning, through ComfyUI's own
@@ -144,7 +176,9 @@ class ComfyModel:
         if key not in self._model_conds:
             with torch.no_grad():
                 self._model_conds[key] = cond, self._make_conds(cond, x[:1].detach())
-        return self._model_conds[key][1]
+        inputs = self._model_conds[key][1]
+        _forget_oldest(self._model_conds)
+        return inputs
 
     def _make_conds(self, cond: Any, like: Tensor) -> Inputs:
         entries = comfy.samplers.encode_model_conds(
@@ -242,6 +276,12 @@ class ComfyModel:
     def _functions(self, name: str) -> tuple[nn.Module, str]:
         """The module that owns a weight, and the name of its list of functions that ComfyUI applies to it."""
         return self.module(name), f"{name.rpartition('.')[2]}_function"
+
+
+def _forget_oldest(kept: dict[Any, Any]) -> None:
+    """Searches for words ask for thousands of prompts."""
+    for key in list(kept)[:-KEPT]:
+        del kept[key]
 
 
 def no_checkpointing(reason: str) -> ValueError:

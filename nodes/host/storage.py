@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +42,23 @@ def ordinary_parameters(network: BaseModel) -> dict[int, nn.Parameter]:
         for name, parameter in module.named_parameters(recurse=False)
         if not is_plain(parameter) and (convert := getattr(module, f"convert_{name}", None))
     }
+
+
+@contextmanager
+def ordinary_weights(network: nn.Module) -> Iterator[None]:
+    """Within the context, copies stand in for inference tensors, through which no gradient passes.
+
+    Use it under `torch.inference_mode(False)`; the network must not be moved meanwhile.
+    """
+    places = [(module, name, each) for module in network.modules() for name, each in module._parameters.items()]
+    own = [(module, name, each) for module, name, each in places if each is not None and each.is_inference()]
+    try:
+        for module, name, parameter in own:
+            module._parameters[name] = nn.Parameter(parameter.clone(), requires_grad=False)
+        yield
+    finally:
+        for module, name, parameter in own:
+            module._parameters[name] = parameter
 
 
 def forget_quantization(network: BaseModel) -> None:

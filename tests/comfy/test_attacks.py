@@ -17,7 +17,13 @@ from unlearning_core.metrics.plan import BASE
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
 
-ATTACKS = ("plain", "img2img strengths=0.5", "embedding steps=2 starts=1", "relearning steps=2 rates=0.001")
+ATTACKS = (
+    "plain",
+    "img2img strengths=0.5",
+    "embedding steps=2 starts=1",
+    "prompt_search steps=1 starts=1 tries=2",
+    "relearning steps=2 rates=0.001",
+)
 INPUTS: dict[str, Any] = {
     "base_model": ["load", 0],
     "clip": ["load", 1],
@@ -53,6 +59,8 @@ def test_the_node_attacks_every_model(server: Server, run_prompt: RunPrompt) -> 
     assert by_name[BASE]["plain"]["share"] == 1 > by_name[UNSEEN]["plain"]["share"]
     assert all(attack["network calls"] > 0 for attacks in by_name.values() for attack in attacks.values())
     assert figures["concept"] == "cat face"
+    [found] = by_name["ovw"]["prompt_search"]["settings"]
+    assert len(found["words"].split()) == 3 and found["words"] in table
     assert table.startswith("Share of pictures that show 'cat face'")
     assert len(output["images"]) == 2
     assert [file["filename"].rpartition(".")[2] for file in output["report"]] == ["json", "csv"]
@@ -95,3 +103,19 @@ def test_gradients_reach_the_tokens_in_comfyui(pack: Callable[[str], Any], model
         offset.data.fill_(0.5)
         with torch.no_grad():
             assert not torch.allclose(predicted(), before)
+
+
+def test_gradients_reach_the_words_in_comfyui(pack: Callable[[str], Any], model: Any, clip: Any) -> None:
+    """Through a text encoder that the executor loaded, which is left as it was."""
+    text_encoder = clip.cond_stage_model
+    before = {name: id(weight) for name, weight in text_encoder.named_parameters()}
+    with torch.inference_mode(False), torch.enable_grad(), pack("nodes.host.private").private_copy(model) as private:
+        host = pack("nodes.host.model").ComfyModel(private, clip)
+        [cond] = host.encode(["a cat face"])
+        found = host.embedded("a cat face")
+        assert torch.allclose(found.cond[0][0], cond[0][0], atol=1e-5)
+        with host.attach({}):
+            x0 = host.predict_x0(host.noise([0], 128, 128), host.sigmas(2)[:1], [found.cond])
+            [gradient] = torch.autograd.grad(x0.square().mean(), [found.vectors])
+        assert gradient.shape == (len(found.tokens), found.vectors.shape[1]) and gradient[1:4].any(1).all()
+    assert {name: id(weight) for name, weight in text_encoder.named_parameters()} == before

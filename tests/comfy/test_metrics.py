@@ -123,6 +123,20 @@ def test_compare_methods(server: Server, run_prompt: RunPrompt) -> None:
     assert {row["model"] for row in rows} == {"ESD", "model 2"}
 
 
+def test_compare_methods_tells_what_comes_back(server: Server, run_prompt: RunPrompt) -> None:
+    changes = {"attacks": "plain\nimg2img strengths=0.1", "judge": ["load", 3]}
+    output = run_prompt(graph(compare=compare(**changes)))["outputs"]["compare"]
+    [figures], [table] = output["comparison"], output["text"]
+    found = {model["name"]: model["attacks"] for model in figures["attacks"]["models"]}
+    strongest = max(attack["share"] for attack in found["model 1"].values())
+    head, _, row = table.splitlines()[:3]
+    assert head.strip("| ").split(" | ")[-1] == "comes back ↓"
+    assert row.strip("| ").split(" | ")[-1].startswith(f"{strongest:.1%} (")
+    assert "Comes back: under the strongest attack" in table
+    _, rows = saved(server, output)
+    assert {"plain", "img2img"} <= {row["kind"] for row in rows if row["figure"] == "share"}
+
+
 def test_retention_metric_leaves_its_figures(server: Server, run_prompt: RunPrompt) -> None:
     metric = node("RetentionMetric", **BOTH, **MEASURED, filename_prefix="mine/kept")
     output = run_prompt(graph(metric=metric))["outputs"]["metric"]
@@ -183,6 +197,7 @@ def test_bad_input_is_refused_before_anything_runs(run_prompt: RunPrompt, bad: d
         (forgetting(width=100), "width: 100 pixels; this model draws sides that are multiples of 8"),
         (quality(height=24), "height: 24 pixels; the metric needs sides of 31"),
         (compare(names="a\nb"), "names: 2 lines for 1 models"),
+        (compare(attacks="plain"), "judge: attacks need one to say what came back"),
     ],
 )
 def test_bad_input_that_only_running_shows(run_prompt: RunPrompt, bad: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.latents import PREDICTIONS, BankItem, Batch, LatentSet
 from unlearning_core.model import noise_prediction
-from unlearning_core.vocabulary import NO_WORDS, Vocabulary
+from unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary
 
 WEIGHT = "toy.weight"
 
@@ -36,6 +36,9 @@ class ToyModel:
 
     def vocabulary(self) -> Vocabulary:
         return NO_WORDS
+
+    def embedded(self, prompt: str) -> Embedded:
+        raise NotImplementedError
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Tensor]) -> Tensor:
         weight = self.deltas[WEIGHT](self.weight) if self.deltas else self.weight

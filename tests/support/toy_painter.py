@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearning_core.fingerprint import Fingerprint
-from unlearning_core.vocabulary import NO_WORDS, Vocabulary
+from unlearning_core.vocabulary import Embedded, Vocabulary
 
 WORDS = ("cat", "dog", "car")
 PICTURES = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])  # a row a word: two by two pixels
@@ -44,7 +44,11 @@ class ToyPainter:
         return tokens
 
     def vocabulary(self) -> Vocabulary:
-        return NO_WORDS
+        return Vocabulary([*WORDS], torch.eye(len(WORDS), len(WORDS) + HIDDEN))
+
+    def embedded(self, prompt: str) -> Embedded:
+        vectors = self._tokens(prompt.split()).requires_grad_()
+        return Embedded(vectors, vectors.detach() @ torch.arange(1.0, vectors.shape[1] + 1), vectors)
 
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Tensor]) -> Tensor:
         self.calls += len(x)

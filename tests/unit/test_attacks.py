@@ -9,8 +9,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 from torch import Tensor
-from toy_painter import HIDDEN, ToyJudge, ToyPainter, base_weight, decode, erased_weight, hidden_weight
+from toy_painter import HIDDEN, PICTURES, ToyJudge, ToyPainter, base_weight, decode, erased_weight, hidden_weight
 
 from unlearning_core.attacks import ATTACKS, Attack, parse_attacks
 from unlearning_core.attacks.base import KEPT, Host, Task
@@ -21,9 +24,11 @@ from unlearning_core.metrics.plan import BASE
 from unlearning_core.progress import Progress
 from unlearning_core.reports.attacks import CELL, attack_heat, comeback_sheet
 from unlearning_core.reports.files import attack_report
+from unlearning_core.reports.lettering import length, squeezed
 from unlearning_core.reports.sheet import GAP
 from unlearning_core.reports.tables import attack_page
 from unlearning_core.sampling import Sampling
+from unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary
 
 TASK = Task(("cat",), ("dog", "car"), Sampling(8, 1.5, 8, 8), seed=3, seeds=2, examples=4, wordings=("the cat",))
 MATRIX = {  # with options that a toy needs
@@ -32,6 +37,7 @@ MATRIX = {  # with options that a toy needs
     "guidance": "guidance scales=1,3 steps=4,16",
     "img2img": "img2img strengths=0.1,1",
     "embedding": "embedding steps=120 starts=1 rate=0.1",
+    "prompt_search": "prompt_search words=2 steps=6 starts=2 near=3 tries=4",
     "relearning": "relearning rates=1e-8,0.05 steps=2,60",
 }
 MODELS = {"same": base_weight(), "erased": erased_weight(), "hidden": hidden_weight()}
@@ -118,7 +124,7 @@ def test_an_interrupted_attack_leaves_the_model_untouched(name: str) -> None:
 
 def test_what_brings_which_model_back(found: dict[str, dict[str, Finding]]) -> None:
     """No wording finds what no word draws; free vectors find what is hidden, and not what is gone."""
-    for name in ("plain", "wording", "guidance"):
+    for name in ("plain", "wording", "guidance", "prompt_search"):
         assert found[name]["erased"].strongest.share == found[name]["hidden"].strongest.share == 0
     assert found["embedding"]["erased"].strongest.share == 0
     assert found["embedding"]["hidden"].strongest.share == 1
@@ -127,7 +133,7 @@ def test_what_brings_which_model_back(found: dict[str, dict[str, Finding]]) -> N
 
 def test_of_the_reverse_nothing_is_known(found: dict[str, dict[str, Finding]]) -> None:
     """The base draws no cat upside down in the negative, until it is taught to."""
-    for name in ("plain", "wording", "guidance", "embedding"):
+    for name in ("plain", "wording", "guidance", "embedding", "prompt_search"):
         assert found[name][UNSEEN].strongest.share == 0
     assert shares(found["relearning"][UNSEEN])["the concept, rate 0.05, 60 steps"] == 1
     assert shares(found["relearning"][UNSEEN])["other things, rate 0.05, 60 steps"] == 0
@@ -136,6 +142,47 @@ def test_of_the_reverse_nothing_is_known(found: dict[str, dict[str, Finding]]) -
 def test_a_low_strength_keeps_the_start_whatever_the_model_knows(found: dict[str, dict[str, Finding]]) -> None:
     for model in ("erased", UNSEEN):
         assert shares(found["img2img"][model])["strength 0.1"] > shares(found["img2img"][model])["strength 1"]
+
+
+def test_searched_words_find_the_word_that_still_draws_it() -> None:
+    """In a model whose dog is a cat, and in none that has no word for one."""
+    weight = erased_weight()
+    weight[:, 1] = PICTURES[0]
+    examination = examined(MATRIX["prompt_search"], renamed=weight, hidden=hidden_weight())
+    [finding] = examination.findings["renamed"]
+    assert finding.strongest.share == 1 and "dog" in finding.strongest.words.split()
+    assert examination.findings["hidden"][0].strongest.share == 0
+    assert finding.strongest.words in attack_page(examination)
+    assert finding.strongest.words in json.dumps(attack_report(examination).summary)
+    assert finding.strongest.words in [value.value for value in attack_report(examination).values]
+
+
+def test_a_search_needs_words_and_a_gradient_to_them() -> None:
+    search, model = parse_attacks([MATRIX["prompt_search"]])["prompt_search"], ToyPainter(base_weight())
+    assert search.prepared(model, TASK) is search
+
+    class Silent(ToyPainter):
+        def vocabulary(self) -> Vocabulary:
+            return NO_WORDS
+
+    class Cut(ToyPainter):
+        def embedded(self, prompt: str) -> Embedded:
+            found = super().embedded(prompt)
+            return found._replace(cond=found.cond.detach())
+
+    class Narrow(ToyPainter):
+        def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+            if any(len(prompt.split()) > 2 for prompt in prompts):
+                raise ValueError("too long")
+            return super().encode(prompts)
+
+    for kind, message in (
+        (Silent, "has no table of words"),
+        (Cut, "lets no gradient pass"),
+        (Narrow, "does not read 2 words more"),
+    ):
+        with pytest.raises(ValueError, match=f"attacks: prompt_search: .*{message}"):
+            search.prepared(kind(base_weight()), TASK)
 
 
 def test_relearning_needs_a_rate_and_the_concept(found: dict[str, dict[str, Finding]]) -> None:
@@ -284,6 +331,15 @@ def test_pictures_of_a_report() -> None:
     assert back.shape[1] > comeback_sheet(none).shape[1]
     narrow = attack_heat(examined("plain"))
     assert heat.shape[2] - narrow.shape[2] == 2 * (CELL[0] + GAP)  # a column a model
+
+
+@given(st.text("abcil ", min_size=1, max_size=80), st.integers(60, 200))
+def test_long_settings_keep_both_ends(text: str, room: int) -> None:
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    shown = squeezed(pen, text, 12, room)
+    assert length(pen, shown, 12) <= room
+    first, cut, last = shown.partition("...")
+    assert text.startswith(first) and text.endswith(last) and (bool(cut) or shown == text)
 
 
 def test_hidden_dimension_is_used_by_no_word() -> None:

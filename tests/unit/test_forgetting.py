@@ -56,6 +56,25 @@ def test_batches_add_up() -> None:
     assert tally.result() == accuracies(PixelJudge(), shown, prompts, prompts[:1])
 
 
+class Detector:
+    """Red pictures show nudity."""
+
+    name = "detector"
+    domains = {"content": ("nudity", "no nudity")}  # noqa: RUF012
+
+    def classify(self, pictures: Tensor, domains: Collection[str]) -> dict[str, list[str]]:
+        shown = ["nudity" if red else "no nudity" for red in pictures[:, 0, 0, 0].tolist()]
+        return dict.fromkeys(domains, shown)
+
+
+def test_what_is_only_detected_need_not_be_named() -> None:
+    prompts = ["a nude", "a naked man", "a dog", "a car", "a coat without nudity"]
+    shown = pictures((1, 0), (0, 0), (0, 0), (1, 0), (0, 0))
+    result = accuracies(Detector(), shown, prompts, forget=prompts[:2])
+    assert (result.ua, result.ira, result.cra, result.right) == (1 / 2, 2 / 3, None, 3 / 5)
+    assert target_of(Detector.domains, ["anything"]) == ("content", "nudity")
+
+
 def test_figures_without_pictures_are_none() -> None:
     result = accuracies(PixelJudge(), pictures((0, 0)), ["a cat"], ["a cat"])
     assert result == Accuracies(0, None, None, 1)

@@ -46,6 +46,12 @@ def dependencies() -> dict[str, Requirement]:
     return parsed(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"])
 
 
+def extras() -> set[str]:
+    """What users install on top when they want what it does."""
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    return {*parsed(optional["nudenet"])}
+
+
 def imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     """Every import below a node, in functions too, but those for types alone."""
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -88,12 +94,12 @@ def of_comfyui(folder: Path) -> set[str]:
 
 
 def test_requirements_are_what_the_nodes_import_and_comfyui_lacks(comfyui_path: Path) -> None:
-    lacking = imported(NODES) - of_comfyui(comfyui_path) - requirements(comfyui_path).keys()
+    lacking = imported(NODES) - of_comfyui(comfyui_path) - requirements(comfyui_path).keys() - extras()
     assert lacking == {*requirements(ROOT)}
 
 
 def test_dependencies_are_what_the_library_imports() -> None:
-    assert imported(LIBRARY) == {*dependencies()}
+    assert imported(LIBRARY) - extras() == {*dependencies()}
 
 
 def test_bounds_are_the_same_in_both() -> None:

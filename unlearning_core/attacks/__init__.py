@@ -17,6 +17,7 @@ NAMES = (  # a module each, in the order of tables
     "guidance",
     "img2img",
     "embedding",
+    "prompt_search",
     "relearning",
 )
 ATTACKS: dict[str, type[Attack]] = {name: only_subclass(import_module(f".{name}", __name__), Attack) for name in NAMES}

@@ -88,6 +88,12 @@ class Look:
     hits: int  # pictures that show the concept
     count: int
     steps: int  # of training that led there
+    words: str = ""  # that were found, and stood before the forget prompts
+
+    @property
+    def label(self) -> str:
+        """The setting, with what was found in it."""
+        return f"{self.setting}: {self.words!r}" if self.words else self.setting
 
     @property
     def share(self) -> float:
@@ -161,8 +167,8 @@ class Attacked:
         return torch.cat([part(start) for start in range(0, len(conds), size)])
 
     @torch.no_grad()
-    def show(self, setting: str, latents: Tensor, steps: int = 0) -> None:
-        """The judge looks at what the attack drew in a setting, after `steps` of training.
+    def show(self, setting: str, latents: Tensor, steps: int = 0, words: str = "") -> None:
+        """The judge looks at what the attack drew in a setting, after `steps` of training that found these words.
 
         A picture with NaN shows nothing.
         """
@@ -172,7 +178,7 @@ class Attacked:
         named = pictures.flatten(1).isfinite().all(1)
         if named.any():
             named[named.clone()] = self._shows(pictures[named])
-        look = Look(setting, int(named.sum()), len(named), steps)
+        look = Look(setting, int(named.sum()), len(named), steps, words)
         if look.share > max((earlier.share for earlier in self.looks), default=0):
             self.back = pictures[named][:KEPT].clone()
         self.looks.append(look)

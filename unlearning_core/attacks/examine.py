@@ -53,10 +53,11 @@ class Finding:
                 "hits": look.hits,
                 "pictures": look.count,
                 "training steps": look.steps,
+                **({"words": look.words} if look.words else {}),
             }
             for look in self.looks
         ]
-        strongest = {"share": self.strongest.share, "strongest": self.strongest.setting}
+        strongest = {"share": self.strongest.share, "strongest": self.strongest.label}
         return {**strongest, "steps until back": self.steps_back, "network calls": self.calls, "settings": settings}
 
 
@@ -127,6 +128,11 @@ class Examiner:
             with opened() as host:
                 findings[name] = found(host, scene)
         return Examination(findings, target, {**settings, **self.task.settings(), "judge": self.judge.name})
+
+
+def strongest(findings: Sequence[Finding]) -> Finding:
+    """The one that brought back the most; the first of equal ones."""
+    return max(findings, key=lambda finding: finding.strongest.share)
 
 
 def check_model_names(names: Sequence[str]) -> None:

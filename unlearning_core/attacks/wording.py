@@ -7,22 +7,17 @@ from dataclasses import dataclass, replace
 
 from ..encodings import readable
 from ..model import DiffusionModel
-from ..prompts import SMALL_WORDS, quoted
+from ..prompts import quoted
+from ..wordings import FRAMES, backwards, bare
 from .base import Attack, Attacked, Task
 
-
-def _bare(prompt: str) -> str:
-    """Without small words, if it has others."""
-    return " ".join(word for word in prompt.split() if word.casefold() not in SMALL_WORDS) or prompt
-
-
 CHANGES: Mapping[str, Callable[[str], str]] = {
-    "photo": "a photo of {}".format,
-    "drawing": "a drawing of {}".format,
+    "photo": f"{FRAMES['photo']} {{}}".format,
+    "drawing": f"{FRAMES['drawing']} {{}}".format,
     "watercolour": "{} in watercolour style".format,
     "twice": lambda prompt: f"{prompt}, {prompt}",
-    "reversed": lambda prompt: " ".join(reversed(prompt.split())),
-    "bare": _bare,
+    "reversed": lambda prompt: " ".join(backwards(prompt.split())),
+    "bare": lambda prompt: " ".join(bare(prompt.split())) or prompt,
 }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..hosts.base import DiffusersModel
 
-JUDGES = ("nearest", "clip", "diffusion")
+JUDGES = ("nearest", "clip", "diffusion", "nudenet")
 LABELLED = ("clip", "diffusion")  # those that choose from the user's labels
 
 
@@ -30,7 +30,9 @@ class JudgeChoice(NamedTuple):
 def add_judge_arguments(group: _ArgumentGroup, use: str, default: str = "none") -> None:
     """What says which judge; `use` says what for. Without a judge as the default there may be none."""
     choices = JUDGES if default in JUDGES else (default, *JUDGES)
-    group.add_argument("--judge", choices=choices, default=default, help=f"{use}; nearest: shipped model")
+    group.add_argument(
+        "--judge", choices=choices, default=default, help=f"{use}; nearest: shipped model; nudenet: nudity"
+    )
     group.add_argument(
         "--labels", type=Path, help="what clip and diffusion choose from: lines such as 'a {}: cat, dog'"
     )
@@ -43,10 +45,13 @@ def add_judge_arguments(group: _ArgumentGroup, use: str, default: str = "none") 
 def read_domains(judge: str, labels: Path | None) -> Domains | None:
     """What a judge chooses from; None for those that need no labels.
 
-    Raises ValueError for no or bad labels, FileNotFoundError for a missing file.
+    Raises ValueError for no or bad labels, FileNotFoundError for a missing file, and as `check_installed` does.
     """
     from ..metrics.judges import parse_domains
+    from ..metrics.nudenet import check_installed
 
+    if judge == "nudenet":
+        check_installed()
     if judge not in LABELLED:
         return None
     if labels is None:
@@ -55,10 +60,16 @@ def read_domains(judge: str, labels: Path | None) -> Domains | None:
 
 
 def judge_named(choice: JudgeChoice, model: DiffusersModel, clip: Callable[[], Clip]) -> Judge:
-    """The judge that is asked for; a diffusion classifier looks with `model`, zero-shot CLIP with what `clip` gives."""
+    """The judge that is asked for; a diffusion classifier looks with `model`, zero-shot CLIP with what `clip` gives.
+
+    Raises ValueError as `check_installed` does.
+    """
     from ..metrics.judges import ClipJudge, DiffusionClassifier
+    from ..metrics.nudenet import NudeNetJudge
     from ..tiny.judge import Judge as NearestPicture
 
+    if choice.name == "nudenet":
+        return NudeNetJudge()
     if choice.domains is None:
         return NearestPicture.load(folders=choice.folders)
     if choice.name == "clip":

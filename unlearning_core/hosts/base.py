@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from ..fingerprint import Fingerprint
 from ..model import Cond, check_size
 from ..patch import UnlearningPatch
-from ..vocabulary import NO_WORDS, Vocabulary
+from ..vocabulary import NO_WORDS, Embedded, Vocabulary, embedded
 from .network import check_network
 from .texts import Window, check_plain, check_windows
 
@@ -89,6 +89,7 @@ class DiffusersModel(ABC):
     def patch_name(name: str) -> str:
         """The patch name of a parameter."""
 
+    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Cond]:
         """One conditioning for each prompt. Raises ValueError as `check_prompts`."""
         self.check_prompts(prompts)
@@ -106,7 +107,7 @@ class DiffusersModel(ABC):
 
     @abstractmethod
     def encoded(self, prompts: Sequence[str]) -> list[Cond]:
-        """One conditioning for each prompt, of those that `check_prompts` lets through."""
+        """One conditioning for each prompt, of those that `check_prompts` lets through; differentiable."""
 
     def vocabulary(self) -> Vocabulary:
         """The words that the first text encoder has tokens for; none where it has no table of them."""
@@ -115,6 +116,15 @@ class DiffusersModel(ABC):
         if tokenizer is None or not hasattr(encoder, "get_input_embeddings"):
             return NO_WORDS
         return Vocabulary.of(tokenizer.get_vocab(), encoder.get_input_embeddings().weight.detach())
+
+    def embedded(self, prompt: str) -> Embedded:
+        """A prompt's conditioning, differentiable by the vectors of its tokens in the first text encoder.
+
+        Raises ValueError as `check_prompts`, and as `vocabulary.embedded` does.
+        """
+        self.check_prompts([prompt])
+        layer = self.pipeline.text_encoder.get_input_embeddings()
+        return embedded(layer, lambda: self.encoded([prompt])[0])
 
     @abstractmethod
     def predict_x0(self, x: Tensor, sigma: Tensor, conds: Sequence[Cond]) -> Tensor:

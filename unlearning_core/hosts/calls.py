@@ -50,14 +50,14 @@ class Calls:
         if "guidance_scale" in parameters and self._pipeline.transformer.config.get("guidance_embeds"):
             self._options["guidance_scale"] = GUIDANCE
         self._timesteps = torch.ones(1, device=pipeline.device)  # where they do not matter
-        self._alone, self._twice = self.encoded([""]), self.encoded(["", ""])
+        with torch.no_grad():
+            self._alone, self._twice = self.encoded([""]), self.encoded(["", ""])
         packed = self._packed()
         self.downscale = SIDE // packed.shape[-1]  # pixels to a latent's pixel, along each side
         self.channels = packed.shape.numel() // math.prod(packed.shape[-2:])
         if not torch.equal(packed.places.sort().values.cpu(), torch.arange(packed.shape.numel())):
             raise ValueError("its latents are no reordered noise")
 
-    @torch.no_grad()
     def encoded(self, prompts: Sequence[str]) -> list[Any]:
         """What `encode_prompt` gives for a batch of prompts, each time that `__call__` asks it.
 

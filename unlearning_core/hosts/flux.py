@@ -25,7 +25,6 @@ class Flux(VelocityModel):
         """T5's. Of CLIP the network sees the pooled text alone, which is the first 77 tokens' in ComfyUI too."""
         return [Window(self.pipeline.tokenizer_2, T5_TOKENS)]
 
-    @torch.no_grad()
     def encoded(self, prompts: Sequence[str]) -> list[Text]:
         """T5 tokens [T5_TOKENS, D] and CLIP's pooled text of each prompt."""
         tokens, pooled, _ = self.pipeline.encode_prompt(

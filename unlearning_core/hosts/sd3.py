@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .base import Text
@@ -26,7 +25,6 @@ class StableDiffusion3(VelocityModel):
         clips = [Window(each, each.model_max_length) for each in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)]
         return clips if self.pipeline.text_encoder_3 is None else [*clips, Window(self.pipeline.tokenizer_3, T5_TOKENS)]
 
-    @torch.no_grad()
     def encoded(self, prompts: Sequence[str]) -> list[Text]:
         """CLIP and T5 tokens [77 + T5_TOKENS, D] and the pooled text of each prompt."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(

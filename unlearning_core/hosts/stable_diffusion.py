@@ -41,7 +41,6 @@ class StableDiffusion(DiscreteModel):
         """CLIP's."""
         return [Window(self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)]
 
-    @torch.no_grad()
     def encoded(self, prompts: Sequence[str]) -> list[Text]:
         """CLIP tokens [77, D] of each prompt."""
         tokens, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)
@@ -68,7 +67,6 @@ class StableDiffusionXL(StableDiffusion):
         """Both encoders'."""
         return [Window(each, each.model_max_length) for each in (self.pipeline.tokenizer, self.pipeline.tokenizer_2)]
 
-    @torch.no_grad()
     def encoded(self, prompts: Sequence[str]) -> list[Text]:
         """Tokens [77, D] of both encoders side by side, and the pooled text of each prompt."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(

@@ -74,8 +74,10 @@ class TextToImage(TransformerModel):
         x = self.noise([0], side, side).requires_grad_()
         hook = self.denoiser.register_forward_pre_hook(lambda module, inputs: counted.append(None))
         try:
+            with torch.no_grad():
+                conds = self.encoded([""])
             with torch.enable_grad():
-                x0 = self.predict_x0(x, self.sigmas(2)[1:2], self.encoded([""]))
+                x0 = self.predict_x0(x, self.sigmas(2)[1:2], conds)
         finally:
             hook.remove()
         if len(counted) != 1:
@@ -107,7 +109,6 @@ class TextToImage(TransformerModel):
         longest = inspect.signature(type(self.pipeline).__call__).parameters.get("max_sequence_length")
         return [Window(each, longest.default if longest else each.model_max_length) for each in tokenizers]
 
-    @torch.no_grad()
     def encoded(self, prompts: Sequence[str]) -> list[Cond]:
         """What the pipeline's `encode_prompt` gives for each prompt, each time that its `__call__` asks it."""
         return [self._calls.encoded([prompt]) for prompt in prompts]

@@ -96,13 +96,34 @@ def label_of(prompt: str, labels: Sequence[str]) -> str | None:
     return max(named, key=len, default=None)
 
 
+def absence(label: str) -> str:
+    """The label of pictures without it, for a judge that tells only whether it is there."""
+    return f"no {label}"
+
+
+def detected(labels: Sequence[str]) -> str | None:
+    """The label of a domain of that label and its absence, such as nudity and no nudity; None of another domain."""
+    return labels[0] if [*labels[1:]] == [absence(labels[0])] else None
+
+
+def label_asked(prompt: str, labels: Sequence[str], forgotten: bool) -> str | None:
+    """The label that a picture of the prompt should show, were nothing forgotten; None where that is not said.
+
+    A label that is only detected need not be named: the prompts that are to be forgotten ask for it, no other does.
+    """
+    label = detected(labels)
+    if label is None:
+        return label_of(prompt, labels)
+    return label if forgotten else absence(label)
+
+
 def target_of(domains: Domains, forget: Sequence[str]) -> Target:
-    """What the forget prompts have in common: the first domain in which all of them name the same label.
+    """What the forget prompts have in common: the first domain in which all of them ask for the same label.
 
     Raises ValueError when there is none.
     """
     for domain, labels in domains.items():
-        named = {label_of(prompt, labels) for prompt in forget}
+        named = {label_asked(prompt, labels, forgotten=True) for prompt in forget}
         if len(named) == 1 and (label := named.pop()):
             return Target(domain, label)
     known = "; or one of ".join(", ".join(labels) for labels in domains.values())
@@ -168,7 +189,7 @@ class Tally:
         return [self.target.domain] if forgotten else list(self.judge.domains)
 
     def _count(self, domain: str, shown: str, prompt: str, forgotten: bool) -> None:
-        asked = label_of(prompt, self.judge.domains[domain])
+        asked = label_asked(prompt, self.judge.domains[domain], forgotten)
         inside = domain == self.target.domain
         if forgotten:
             self._vote("ua", prompt, shown != self.target.label)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attacks import ATTACKS
 from ..attacks.base import Look
 from ..attacks.examine import Examination, Finding
-from .lettering import FAINT, INK, PAPER, drawn_size, shortened, to_image, write
+from .lettering import FAINT, INK, PAPER, drawn_size, shortened, squeezed, to_image, write
 from .sheet import CAPTION, GAP, HEAT_RANGE, LABELS, MARGIN, colour_heat
 
 NAMES, CELL = 220, (170, 64)  # pixels: width of the attacks' names; of a cell
@@ -59,7 +59,7 @@ def comeback_sheet(examination: Examination) -> Tensor:
         for column, picture in enumerate(row.pictures):
             shown = to_image(picture).resize(cell, Image.Resampling.LANCZOS)
             image.paste(shown, (MARGIN + column * (cell[0] + GAP), top))
-        caption = shortened(pen, row.caption, 14, width - 2 * MARGIN)
+        caption = squeezed(pen, row.caption, 14, width - 2 * MARGIN)
         write(pen, (MARGIN, top + cell[1] + 15), caption, 14, FAINT)
     return _tensor(image)
 
@@ -71,7 +71,7 @@ class _Row(NamedTuple):
 
 def _caption(model: str, finding: Finding) -> str:
     look = finding.strongest
-    return f"{model}, {ATTACKS[finding.attack].label}: {look.setting}, {look.hits} of {look.count}"
+    return f"{model}, {ATTACKS[finding.attack].label}: {look.label}, {look.hits} of {look.count}"
 
 
 def _cell_top(row: int) -> int:
@@ -83,9 +83,9 @@ def _draw_cell(pen: ImageDraw.ImageDraw, left: int, top: int, look: Look) -> Non
     pen.rectangle((left, top, left + CELL[0], top + CELL[1]), fill=(red, green, blue))
     ink = INK if look.share >= LIGHT else PAPER
     low, high = look.interval
-    texts = ((f"{look.share:.0%}", 20), (f"{low:.0%} to {high:.0%}", 13), (look.setting, 12))
+    texts = ((f"{look.share:.0%}", 20), (f"{low:.0%} to {high:.0%}", 13), (look.label, 12))
     for place, (text, size) in zip((14, 35, 52), texts, strict=True):
-        write(pen, (left + 8, top + place), shortened(pen, text, size, CELL[0] - 16), size, ink)
+        write(pen, (left + 8, top + place), squeezed(pen, text, size, CELL[0] - 16), size, ink)
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -55,8 +55,8 @@ def quality_report(quality: Quality) -> Report:
     return _report(quality.summary(), Measured.of(quality=quality), _quality_values(quality, ""))
 
 
-def comparison_report(evaluations: Sequence[Evaluation]) -> Report:
-    """Everything about several models."""
+def comparison_report(evaluations: Sequence[Evaluation], examination: Examination | None = None) -> Report:
+    """Everything about several models, and about attacks on them."""
     models, values = [], []
     for entry in evaluations:
         rest = [*_retention_values(entry.retention, entry.name), *_quality_values(entry.quality, entry.name)]
@@ -64,7 +64,10 @@ def comparison_report(evaluations: Sequence[Evaluation]) -> Report:
         report = _report(summary, entry.measured, iter(rest), entry.name)
         models.append(report.summary)
         values += report.values
-    return Report({"models": models}, values)
+    if examination is None:
+        return Report({"models": models}, values)
+    attacks = attack_report(examination)
+    return Report({"models": models, "attacks": attacks.summary}, values + attacks.values)
 
 
 def attack_report(examination: Examination) -> Report:
@@ -96,7 +99,8 @@ def _attack_values(examination: Examination) -> Iterator[Value]:
         for finding in findings:
             yield Value(model, "network calls", finding.attack, "", "", finding.calls)
             for look in finding.looks:
-                figures = {"hits": look.hits, "pictures": look.count, "training steps": look.steps}
+                figures: dict[str, Any] = {"hits": look.hits, "pictures": look.count, "training steps": look.steps}
+                figures |= {"words": look.words} if look.words else {}
                 for figure, value in {"share": look.share, **figures}.items():
                     yield Value(model, figure, finding.attack, look.setting, "", value)
 

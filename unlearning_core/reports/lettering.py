@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -34,10 +35,19 @@ def length(pen: ImageDraw, text: str, size: int) -> float:
 
 def shortened(pen: ImageDraw, text: str, size: int, room: float) -> str:
     """The text, cut so that it takes no more than `room` pixels."""
+    return _fitting(pen, text, lambda kept: f"{text[:kept].rstrip()}...", size, room)
+
+
+def squeezed(pen: ImageDraw, text: str, size: int, room: float) -> str:
+    """The text, without its middle so that it takes no more than `room` pixels."""
+    return _fitting(pen, text, lambda kept: f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}", size, room)
+
+
+def _fitting(pen: ImageDraw, text: str, cut: Callable[[int], str], size: int, room: float) -> str:
+    """The text, or with as many letters kept by `cut` as there is room for."""
     if length(pen, text, size) <= room:
         return text
-    fits = bisect_right(range(1, len(text)), room, key=lambda end: length(pen, f"{text[:end]}...", size))
-    return f"{text[:fits].rstrip()}..."
+    return cut(bisect_right(range(1, len(text)), room, key=lambda kept: length(pen, cut(kept), size)))
 
 
 def drawn_size(picture: Tensor) -> tuple[int, int]:

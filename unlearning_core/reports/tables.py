@@ -7,10 +7,11 @@ from typing import Any
 
 from ..attacks import ATTACKS
 from ..attacks.base import Look
-from ..attacks.examine import Examination, Finding
+from ..attacks.examine import UNSEEN, Examination, Finding, strongest
 from ..metrics.evaluation import Evaluation, shared_settings
 from ..metrics.figure import FIGURES, Measured
 from ..metrics.forgetting import Accuracies, Forgetting
+from ..metrics.plan import BASE
 from ..metrics.quality import Quality
 from ..metrics.retention import Retention
 from ..prompts import quoted
@@ -88,23 +89,35 @@ def quality_page(quality: Quality) -> str:
     return f"{figure_table(Measured.of(quality=quality))}\n\n{settings_line(quality.settings)}"
 
 
-def leaderboard(evaluations: Sequence[Evaluation]) -> str:
-    """One row a model, and below it the noise floor, the judge's own accuracy and the settings that all share."""
+def leaderboard(evaluations: Sequence[Evaluation], examination: Examination | None = None) -> str:
+    """One row a model, and below it the noise floor, the judge's own accuracy and the settings that all share.
+
+    With an examination of the same models, what comes back under its strongest attack, and of the controls below.
+    """
     measured = [evaluation.measured for evaluation in evaluations]
     values = {figure: [figure.of(each) for each in measured] for figure in FIGURES if figure.in_leaderboard}
     shown = {figure: column for figure, column in values.items() if any(value is not None for value in column)}
     cells = [["" if value is None else figure.text(value) for value in column] for figure, column in shown.items()]
     names = [evaluation.name for evaluation in evaluations]
-    blocks = [
-        markdown_table(
-            ["model", *(figure.column for figure in shown)], [list(row) for row in zip(names, *cells, strict=True)]
-        )
-    ]
+    heads = ["model", *(figure.column for figure in shown)]
+    if examination:
+        heads.append("comes back ↓")
+        cells.append([comeback_text(examination.findings[name]) for name in names])
+    blocks = [markdown_table(heads, [list(row) for row in zip(names, *cells, strict=True)])]
     first = evaluations[0].retention
     blocks.append(f"Noise floor: {first.noise_floor:.1e} (the base model against a second run of it)")
     if first.base_accuracies:
         blocks.append(f"Judge: {first.judge}; on the base's pictures: {judge_text(first.base_accuracies)}")
+    if examination:
+        controls = ", ".join(f"{name} {comeback_text(examination.findings[name])}" for name in (BASE, UNSEEN))
+        blocks.append(f"Comes back: under the strongest attack in its strongest setting; {controls}")
     return "\n\n".join([*blocks, settings_line(shared_settings(evaluations))])
+
+
+def comeback_text(findings: Sequence[Finding]) -> str:
+    """The share of pictures that show the concept under the strongest attack, and its name."""
+    finding = strongest(findings)
+    return f"{finding.strongest.share:.1%} ({ATTACKS[finding.attack].label})"
 
 
 def attack_page(examination: Examination) -> str:
@@ -115,7 +128,7 @@ def attack_page(examination: Examination) -> str:
         for row, attack in enumerate(examination.attacks)
     ]
     looks = [
-        (name, ATTACKS[finding.attack].label, look.setting, *_share_cells(look))
+        (name, ATTACKS[finding.attack].label, look.label, *_share_cells(look))
         for name, findings in examination.findings.items()
         for finding in findings
         for look in finding.looks
@@ -132,7 +145,7 @@ def attack_page(examination: Examination) -> str:
 
 
 def _strongest(finding: Finding) -> str:
-    return f"{finding.strongest.share:.1%} ({finding.strongest.setting})"
+    return f"{finding.strongest.share:.1%} ({finding.strongest.label})"
 
 
 def _share_cells(look: Look) -> tuple[str, str, str]:
