@@ -22,7 +22,8 @@ README = ROOT / "README.md"
 class Workflow(NamedTuple):
     """A workflow's files are .json and .jpg in workflows/ under its title, which ComfyUI shows, and api/`name`.json.
 
-    `label` heads the thumbnail; `told` is README.md's word for what it shows or loads.
+    `label` heads the thumbnail; `told` is README.md's word for what it shows or loads. A `twin` is the workflow whose
+    API file is this one's too.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Workflow(NamedTuple):
     label: str
     told: str
     graph: Graph
+    twin: str = ""
 
     @property
     def file(self) -> Path:
@@ -39,7 +41,7 @@ class Workflow(NamedTuple):
     @property
     def api_file(self) -> Path:
         """As ComfyUI's server takes it."""
-        return WORKFLOWS / "api" / f"{self.name}.json"
+        return WORKFLOWS / "api" / f"{self.twin or self.name}.json"
 
     @property
     def thumbnail(self) -> Path:
@@ -47,7 +49,7 @@ class Workflow(NamedTuple):
         return WORKFLOWS / f"{self.title}.jpg"
 
 
-TINY_WORKFLOWS = tuple(Workflow(each.name, each.title, each.label, each.told, each.graph) for each in TINY)
+TINY_WORKFLOWS = tuple(Workflow(each.name, each.title, each.label, each.told, each.graph, each.twin) for each in TINY)
 FAMILY_WORKFLOWS = tuple(
     Workflow(family.name, title(family), family.label, family.model, graph(family)) for family in FAMILIES
 )
