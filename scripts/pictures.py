@@ -1,8 +1,8 @@
 """Make the before/after pictures anew: `python scripts/pictures.py`, or of some workflows, `… quickstart style`.
 
 Each workflow that needs no download trains in a headless ComfyUI, which then draws the same prompts from the same seed
-before and after: that is its thumbnail. The quickstart also gives docs/pictures/quickstart.jpg and icon.png. It needs the
-Python of .venv.
+before and after: that is its thumbnail. The quickstart also gives docs/pictures/quickstart.jpg and icon.png. Run it
+with the Python of .venv.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Graph:
-    """A workflow. The front end tells workflows apart by a UUID, made from `identity`. One with an `app` opens as such."""
+    """A workflow. The front end tells workflows apart by a UUID, made from `identity`. With an `app` it opens as that."""
 
     identity: str
     nodes: tuple[Node, ...]
