@@ -147,7 +147,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Graph:
-    """A workflow. The front end tells workflows apart by a UUID, made from `identity`. With an `app` it opens as that."""
+    """A workflow, which opens as its `app` if it has one. The front end tells workflows apart by a UUID of `identity`."""
 
     identity: str
     nodes: tuple[Node, ...]
