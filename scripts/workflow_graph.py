@@ -147,7 +147,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Graph:
-    """A workflow, which opens as its `app` if it has one. The front end tells workflows apart by a UUID of `identity`."""
+    """A workflow, opened as its `app` if it has one. The front end tells workflows apart by a UUID of `identity`."""
 
     identity: str
     nodes: tuple[Node, ...]
