@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layout import arranged, columns, framed, lowered, part, under
 from standard_graph import note
-from tiny_parts import CATS, LOAD, OVERWRITE, RUN, SOLVE, THINGS, a, identity, loading, note_of, takes
+from tiny_parts import CATS, LOAD, OVERWRITE, RUN, SOLVE, THINGS, a, identity, loading, note_of
 from workflow_graph import Graph, Output, Socket
 from workflow_nodes import judged, kept, node, number, preview, text, unlearn, whole
 
@@ -62,7 +62,7 @@ def stays_forgotten() -> Graph:
         "* **How much is back**: attacks down, models across. The base shows the most that an attack can bring back; "
         "its reversed column what it teaches from nothing. Near that column the concept is gone, near the base's it "
         "was only hidden.\n* **Pictures that came back**: see for yourself.",
-        takes("three minutes"),
+        "About two minutes on two CPU cores.",
         "**attacks**: one per line, with options; the node's help lists them. More steps are a stronger attack.",
     )
     titles = ("1  Load", "2  Forget, one way", "3  Forget, another way", "4  Attack", "5  Look")
