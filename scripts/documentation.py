@@ -113,16 +113,19 @@ def cost_table() -> list[str]:
     with INTEGRITY.open(encoding="utf-8", newline="") as file:
         measured = [*csv.DictReader(file)]
     tasks, names = (list(dict.fromkeys(row[key] for row in measured)) for key in ("task", "name"))
-    shown = [figure_named(key) for key in ("ua", "integrity")]
-    head = ["method", *(f"{task}: {figure.column}" for task in tasks for figure in shown), *COSTS]
+    head = ["method", *(f"{task}: {figure_named(key).column}" for task in tasks for key in ("ua", "integrity")), *COSTS]
     rows = []
     for name in names:
         of_task = [[row for row in measured if (row["task"], row["name"]) == (task, name)] for task in tasks]
-        figures = [figure.format.format(_mean(each, figure.key)) for each in of_task for figure in shown]
         costs = [form.format(_mean(of_task[0], key)) for key, form in COSTS.items()]
-        mark = "" if all(row["reached"] == "True" for each in of_task for row in each) else " *"
-        rows.append((name + mark, *figures, *costs))
+        rows.append((name, *(cell for each in of_task for cell in _forgotten_and_moved(each)), *costs))
     return table(head, rows)
+
+
+def _forgotten_and_moved(rows: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    """A method's UA on one task, with a star where it did not reach what the comparison asks for, and its I."""
+    forgotten, moved = (figure_named(key).format.format(_mean(rows, key)) for key in ("ua", "integrity"))
+    return forgotten + ("" if all(row["reached"] == "True" for row in rows) else " *"), moved
 
 
 def _mean(rows: Sequence[Mapping[str, str]], key: str) -> float:
