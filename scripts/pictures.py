@@ -47,13 +47,14 @@ def prompt_of(workflow: Workflow) -> Prompt:
 def trained(prompt: Prompt, count: int) -> Trained:
     """`count` measured prompts of what goes, and as many of what stays."""
     nodes = {name: entry["_meta"]["title"] for name, entry in prompt.items() if entry["class_type"] == "UnlearnConcept"}
-    headings = nodes.values() if len(nodes) > 1 else ("after",)
+    headings = list(nodes.values()) if len(nodes) > 1 else ["after"]
     measuring = next(
         entry["inputs"] for entry in prompt.values() if "seeds" in entry["inputs"] or "forget_seeds" in entry["inputs"]
     )
-    boxes = (measuring["forget_prompts"], measuring.get("retain_prompts") or measuring["other_prompts"])
-    prompts = [text for box in boxes for text in box.splitlines()[:count]]
-    return Trained(dict(zip(headings, nodes, strict=True)), prompts)
+    gone = measuring["forget_prompts"].splitlines()
+    kept = (measuring.get("retain_prompts") or measuring["other_prompts"]).splitlines()
+    middle = len(kept) // 2  # what comes in place of what goes is often first
+    return Trained(dict(zip(headings, nodes, strict=True)), [*gone[:count], *kept[middle : middle + count]])
 
 
 def drawing(prompt: Prompt, shown: Trained) -> Prompt:
