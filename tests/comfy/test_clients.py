@@ -46,4 +46,5 @@ def test_comfy_cli_runs_a_workflow(server: Server, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("DO_NOT_TRACK", "1")
     place = ("--host", "127.0.0.1", "--port", str(server.port))
     workflow = write_shortened(name, tmp_path)
-    run("-m", "comfy_cli", "--skip-prompt", "run", "--workflow", workflow, "--wait", *place, folder=tmp_path)
+    command = ("-m", "comfy_cli", "--skip-prompt", "run", "--workflow", workflow, "--wait", "--timeout", "600")
+    run(*command, *place, folder=tmp_path)
