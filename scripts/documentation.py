@@ -2,13 +2,16 @@
 
     python scripts/documentation.py
 
-Run it with the Python of .venv after a change to a method, to the list of figures or to a node's help page. What is
-outside of the comments in README.md, nodes/web/docs and docs stays as it is.
+Run it with the Python of .venv after a change to a method, to the list of figures or to a node's help page, and when
+docs/integrity.csv was measured anew. What is outside of the comments in README.md, nodes/web/docs and docs stays as it
+is.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -23,10 +26,12 @@ sys.path.insert(0, str(ROOT))
 
 from unlearning_core.attacks import ATTACKS, Attack
 from unlearning_core.methods import METHODS, GradientMethod, Method, groups
-from unlearning_core.metrics.figure import FIGURES
+from unlearning_core.metrics.figure import FIGURES, figure_named
 from unlearning_core.reports.tables import markdown_table
 
 COMMAND = "scripts/documentation.py"
+INTEGRITY = ROOT / "docs" / "integrity.csv"
+COSTS = {"seconds": "{:.1f}", "peak MB": "{:.0f}"}  # of unlearning the first task
 PROMPTS = ("forget", "overwrite")  # by their number in GradientMethod.guides
 BETTER = {True: "higher", False: "lower", None: ""}
 
@@ -103,6 +108,30 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
+def cost_table() -> list[str]:
+    """A row for each method of docs/integrity.csv, in its order: means over the training seeds."""
+    with INTEGRITY.open(encoding="utf-8", newline="") as file:
+        measured = [*csv.DictReader(file)]
+    tasks, names = (list(dict.fromkeys(row[key] for row in measured)) for key in ("task", "name"))
+    head = ["method", *(f"{task}: {figure_named(key).column}" for task in tasks for key in ("ua", "integrity")), *COSTS]
+    rows = []
+    for name in names:
+        of_task = [[row for row in measured if (row["task"], row["name"]) == (task, name)] for task in tasks]
+        costs = [form.format(_mean(of_task[0], key)) for key, form in COSTS.items()]
+        rows.append((name, *(cell for each in of_task for cell in _forgotten_and_moved(each)), *costs))
+    return table(head, rows)
+
+
+def _forgotten_and_moved(rows: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    """A method's UA on one task, with a star where it did not reach what the comparison asks for, and its I."""
+    forgotten, moved = (figure_named(key).format.format(_mean(rows, key)) for key in ("ua", "integrity"))
+    return forgotten + ("" if all(row["reached"] == "True" for row in rows) else " *"), moved
+
+
+def _mean(rows: Sequence[Mapping[str, str]], key: str) -> float:
+    return statistics.fmean(float(row[key]) for row in rows)
+
+
 def figure_table() -> list[str]:
     """A row for each figure of a report."""
     rows = [
@@ -129,7 +158,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
-    ROOT / "README.md": {"nodes": node_table, "methods": method_table},
+    ROOT / "README.md": {"nodes": node_table, "methods": method_table, "costs": cost_table},
     NODES / "web" / "docs" / "UnlearnConcept.md": {"methods": method_table, "groups": method_groups},
     ROOT / "docs" / "methods.md": {"methods": method_sections},
     NODES / "web" / "docs" / "DoesItStayForgotten.md": {"attacks": attack_table},

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from layout import arranged, columns, framed, lowered, part, under
-from standard_graph import FORGET, MEASURE, Standard, forget_and_measure, note
+from standard_graph import FORGET, MEASURE, MEASURED, SHEET, UNLEARN, Standard, forget_and_measure, note
+from tiny_attacks import stays_forgotten
 from tiny_parts import (
     CATS,
     DRAWN,
@@ -31,7 +32,7 @@ from tiny_parts import (
     shown,
     takes,
 )
-from workflow_graph import Box, Graph, Node, Output, Socket, Widget
+from workflow_graph import App, Box, Graph, Node, Output, Socket, Widget
 from workflow_nodes import (
     Loaded,
     Measuring,
@@ -54,12 +55,16 @@ from workflow_nodes import (
 
 @dataclass(frozen=True)
 class Tiny:
-    """A workflow: workflows/`title`.json and .jpg, and workflows/api/`name`.json. `told` is README.md's word for it."""
+    """A workflow: workflows/`title`.json and .jpg, and workflows/api/`name`.json. `told` is README.md's word for it.
+
+    One with a `twin` differs from that workflow in what the front end shows alone, and shares its API file.
+    """
 
     name: str
     title: str
     told: str
     graph: Graph
+    twin: str = ""
 
     @property
     def label(self) -> str:
@@ -86,6 +91,17 @@ def concept() -> Graph:
         "**retain_prompts**. The patch is saved in output/loras; workflow 05 draws with it.",
     )
     return standard("quickstart", CATS, OVERWRITE, DRAWN, told)
+
+
+def as_app() -> Graph:
+    """The same as an app: four boxes, a button and the sheet."""
+    captions = {
+        (UNLEARN, "forget_prompts"): "What to forget",
+        (UNLEARN, "overwrite_prompt"): "What to draw instead",
+        (MEASURED, "forget_prompts"): "Drawn to see what is gone",
+        (MEASURED, "retain_prompts"): "Drawn to see what stayed",
+    }
+    return replace(concept(), identity=identity("app"), app=App(captions, (SHEET,)))
 
 
 def style() -> Graph:
@@ -359,6 +375,7 @@ def quality() -> Graph:
 
 TINY = (
     Tiny("quickstart", "01 Forget a concept (start here, no download)", "a concept", concept()),
+    Tiny("app", "01 Forget a concept, as an app (no download)", "01 in app mode", as_app(), twin="quickstart"),
     Tiny("style", "02 Forget a style (no download)", "a style", style()),
     Tiny("many", "03 Forget many concepts (no download)", "twenty concepts at once", many()),
     Tiny("pictures", "04 Forget with pictures (no download)", "a concept that pictures show", pictures()),
@@ -367,4 +384,5 @@ TINY = (
     Tiny("clip_judge", "07 Forget and ask CLIP (no download)", "CLIP as the judge", clip_judge()),
     Tiny("own_judge", "08 Forget and ask the model (no download)", "the base model as the judge", own_judge()),
     Tiny("quality", "09 Forget, then CLIPScore and FID (no download)", "CLIPScore, CMMD, Fréchet", quality()),
+    Tiny("attacks", "10 Forget, then try to bring it back (no download)", "attacks on two methods", stays_forgotten()),
 )

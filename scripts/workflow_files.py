@@ -22,14 +22,17 @@ README = ROOT / "README.md"
 class Workflow(NamedTuple):
     """A workflow's files are .json and .jpg in workflows/ under its title, which ComfyUI shows, and api/`name`.json.
 
-    `label` heads the thumbnail; `told` is README.md's word for what it shows or loads.
+    `label` heads the thumbnail; `told` is README.md's word for what it shows or loads, and `cost` for how long it takes
+    or how large its model is. A `twin` is the workflow whose API file is this one's too.
     """
 
     name: str
     title: str
     label: str
     told: str
+    cost: str
     graph: Graph
+    twin: str = ""
 
     @property
     def file(self) -> Path:
@@ -39,7 +42,7 @@ class Workflow(NamedTuple):
     @property
     def api_file(self) -> Path:
         """As ComfyUI's server takes it."""
-        return WORKFLOWS / "api" / f"{self.name}.json"
+        return WORKFLOWS / "api" / f"{self.twin or self.name}.json"
 
     @property
     def thumbnail(self) -> Path:
@@ -47,13 +50,30 @@ class Workflow(NamedTuple):
         return WORKFLOWS / f"{self.title}.jpg"
 
 
-TINY_WORKFLOWS = tuple(Workflow(each.name, each.title, each.label, each.told, each.graph) for each in TINY)
-FAMILY_WORKFLOWS = tuple(
-    Workflow(family.name, title(family), family.label, family.model, graph(family)) for family in FAMILIES
+def how_long(graph: Graph) -> str:
+    """What a workflow's note says first of its time."""
+    sentence = graph.note.text.partition("## How long\n\n")[2].partition("\n")[0].partition(". ")[0]
+    return sentence.rstrip(".").removesuffix(" on two CPU cores")
+
+
+TINY_WORKFLOWS = tuple(
+    Workflow(each.name, each.title, each.label, each.told, how_long(each.graph), each.graph, each.twin) for each in TINY
 )
+FAMILY_WORKFLOWS = tuple(
+    Workflow(
+        family.name,
+        title(family),
+        family.label,
+        family.model,
+        family.memory.partition(". ")[0].removesuffix("."),
+        graph(family),
+    )
+    for family in FAMILIES
+)
+WRITER = "scripts/workflows.py"
 TABLES = (
-    (Block("workflows", "scripts/workflows.py"), "shows", TINY_WORKFLOWS),
-    (Block("families", "scripts/workflows.py"), "loads", FAMILY_WORKFLOWS),
+    (Block("workflows", WRITER), ("workflow", "before, after", "shows", "time", "for the API"), TINY_WORKFLOWS),
+    (Block("families", WRITER), ("workflow", "loads", "diffusion model", "for the API"), FAMILY_WORKFLOWS),
 )
 
 
@@ -71,16 +91,28 @@ def generated_texts() -> dict[Path, str]:
 
 def with_tables(readme: str) -> str:
     """README.md's text with the tables between their comments. Raises ValueError without these."""
-    for block, column, workflows in TABLES:
-        readme = block.fill(readme, table(column, workflows), README.name)
+    for block, columns, workflows in TABLES:
+        readme = block.fill(readme, table(columns, workflows), README.name)
     return readme
 
 
-def table(column: str, workflows: Sequence[Workflow]) -> list[str]:
+def table(columns: Sequence[str], workflows: Sequence[Workflow]) -> list[str]:
     """The lines of a table of workflows."""
-    return [f"| workflow | {column} | for the API |", "|---|---|---|", *map(_row, workflows)]
+    rows = (columns, ["---"] * len(columns), *([_cells(each)[column] for column in columns] for each in workflows))
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _row(workflow: Workflow) -> str:
-    file, api = (path.relative_to(ROOT).as_posix() for path in (workflow.file, workflow.api_file))
-    return f"| [{workflow.title}]({quote(file)}) | {workflow.told} | [{api.partition('/')[2]}]({api}) |"
+def _cells(workflow: Workflow) -> dict[str, str]:
+    """What stands in a table's columns."""
+    file, picture, api = (
+        quote(path.relative_to(ROOT).as_posix()) for path in (workflow.file, workflow.thumbnail, workflow.api_file)
+    )
+    return {
+        "workflow": f"[{workflow.title}]({file})",
+        "before, after": f'<img src="{picture}" width="180" alt="{workflow.label}">',
+        "shows": workflow.told,
+        "loads": workflow.told,
+        "time": workflow.cost,
+        "diffusion model": workflow.cost,
+        "for the API": f"[{workflow.api_file.name}]({api})",
+    }

@@ -123,6 +123,17 @@ class Group:
 
 
 @dataclass(frozen=True)
+class App:
+    """What ComfyUI's app mode shows of a workflow: widgets, each with a caption of its own, and pictures of nodes.
+
+    `inputs`: (node, widget) -> caption. `outputs`: the nodes whose pictures are the result.
+    """
+
+    inputs: Mapping[tuple[int, str], str]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Link:
     """A line on the canvas, from `source` to the `slot`-th socket of node `target`."""
 
@@ -136,12 +147,13 @@ class Link:
 
 @dataclass(frozen=True)
 class Graph:
-    """A workflow. The front end tells workflows apart by a UUID, made from `identity`."""
+    """A workflow, opened as its `app` if it has one. The front end tells workflows apart by a UUID of `identity`."""
 
     identity: str
     nodes: tuple[Node, ...]
     note: Note
     groups: tuple[Group, ...]
+    app: App | None = None
 
     @property
     def links(self) -> list[Link]:
@@ -176,19 +188,20 @@ def _api_inputs(node: Node) -> dict[str, Any]:
 def ui_format(graph: Graph) -> dict[str, Any]:
     """The workflow as the front end opens and saves it."""
     links = graph.links
+    captions = graph.app.inputs if graph.app else {}
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, graph.identity)),
         "revision": 0,
         "last_node_id": max(*(node.id for node in graph.nodes), graph.note.id),
         "last_link_id": len(links),
         "nodes": [
-            *(_ui_node(node, order, links) for order, node in enumerate(graph.nodes)),
+            *(_ui_node(node, order, links, captions) for order, node in enumerate(graph.nodes)),
             _ui_note(graph.note, len(graph.nodes)),
         ],
         "links": [[link.id, link.source.node, link.source.index, link.target, link.slot, link.type] for link in links],
         "groups": [_ui_group(index, group) for index, group in enumerate(graph.groups, start=1)],
         "config": {},
-        "extra": {"ds": {"scale": 0.6, "offset": [140, 195]}, **_reroutes(links)},
+        "extra": {"ds": {"scale": 0.6, "offset": [140, 195]}, **_reroutes(links), **_linear(graph.app)},
         "version": 0.4,
     }
 
@@ -205,6 +218,13 @@ def _reroutes(links: list[Link]) -> dict[str, Any]:
     return {"reroutes": reroutes, "linkExtensions": ends} if reroutes else {}
 
 
+def _linear(app: App | None) -> dict[str, Any]:
+    """What app mode reads, which the front end's code calls linear."""
+    if app is None:
+        return {}
+    return {"linearData": {"inputs": [list(place) for place in app.inputs], "outputs": app.outputs}, "linearMode": True}
+
+
 def _ui_group(number: int, group: Group) -> dict[str, Any]:
     return {
         "id": number,
@@ -216,7 +236,7 @@ def _ui_group(number: int, group: Group) -> dict[str, Any]:
     }
 
 
-def _ui_node(node: Node, order: int, links: list[Link]) -> dict[str, Any]:
+def _ui_node(node: Node, order: int, links: list[Link], captions: Mapping[tuple[int, str], str]) -> dict[str, Any]:
     into = {link.slot: link.id for link in links if link.target == node.id}
     sockets = [_ui_socket(socket, into.get(slot)) for slot, socket in enumerate(node.sockets)]
     outputs = [
@@ -233,7 +253,7 @@ def _ui_node(node: Node, order: int, links: list[Link]) -> dict[str, Any]:
         "flags": {},
         "order": order,
         "mode": 0,
-        "inputs": [*sockets, *map(_ui_widget, node.widgets)],
+        "inputs": [*sockets, *(_ui_widget(widget, captions.get((node.id, widget.name))) for widget in node.widgets)],
         "outputs": outputs,
         "title": node.title,
         "properties": {"Node name for S&R": node.type, **models},
@@ -250,8 +270,9 @@ def _ui_socket(socket: Socket, link: int | None) -> dict[str, Any]:
     return _named(socket.name) | shape | {"type": socket.type, "link": link}
 
 
-def _ui_widget(widget: Widget) -> dict[str, Any]:
-    return _named(widget.name) | {"type": widget.type, "widget": {"name": widget.name}, "link": None}
+def _ui_widget(widget: Widget, caption: str | None) -> dict[str, Any]:
+    label = {"label": caption} if caption else {}
+    return _named(widget.name) | label | {"type": widget.type, "widget": {"name": widget.name}, "link": None}
 
 
 def _widget_values(widgets: list[Widget]) -> list[Value]:

@@ -1,4 +1,4 @@
-"""A workflow's thumbnail: its name, and its nodes from top to bottom with what they are set to.
+"""A workflow's thumbnail: its name, and pictures before and after, or without them its nodes from top to bottom.
 
 The template browser shows it at a third of its size, so the name is large and the nodes say little.
 """
@@ -6,6 +6,7 @@ The template browser shows it at a third of its size, so the name is large and t
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -63,6 +64,7 @@ LOADERS = (
     "ModelSamplingAuraFlow",
     "LoadTinyT2I",
 )
+SHOWN, CELLS, HEAD = 152, 160, 96  # of a strip: a picture, one to the next, what is left of them
 CELL = 8  # pixels of a square's side
 ALIKE = 4  # of 255: another JPEG library changes a square by 1, another digit by 8 or more
 
@@ -81,14 +83,52 @@ class _Box:
 
 
 def thumbnail(name: str, graph: Graph) -> bytes:
-    """A JPEG file, SIZE x SIZE, for the workflow called `name`. Nodes that are not in LINES are left out."""
-    image = Image.new("RGB", (SIZE, SIZE), PAPER)
-    pen = Draw(image)
-    _write(pen, (MARGIN, 68), name, NAME, INK)
+    """A JPEG file, SIZE x SIZE, of the nodes of the workflow called `name`, without those that are not in LINES."""
+    image = _headed(name)
     top = TOP
     for box in _boxes(graph):
-        _draw_box(pen, box, top)
+        _draw_box(Draw(image), box, top)
         top += box.height + GAP
+    return _jpeg(image)
+
+
+def comparison(name: str, columns: Mapping[str, Sequence[Image.Image]]) -> bytes:
+    """A JPEG file, SIZE x SIZE, for the workflow called `name`: each model's pictures in a column under its name."""
+    image, rows = _headed(name), len(next(iter(columns.values())))
+    wide = (SIZE - 2 * MARGIN - GAP * (len(columns) - 1)) // len(columns)
+    side = min(wide, (SIZE - TOP - LINE - MARGIN - GAP * (rows - 1)) // rows)
+    left = (SIZE - len(columns) * (side + GAP) + GAP) // 2
+    for index, (heading, pictures) in enumerate(columns.items()):
+        place = left + index * (side + GAP)
+        Draw(image).text((place + side // 2, TOP), heading, fill=INK, font=_font(TITLE), anchor="mm")
+        for row, picture in enumerate(pictures):
+            image.paste(picture.resize((side, side)), (place, TOP + LINE + row * (side + GAP)))
+    return _jpeg(image)
+
+
+def strip(prompts: Sequence[str], rows: Mapping[str, Sequence[Image.Image]]) -> bytes:
+    """A JPEG file: each model's pictures in a row behind its name, under their prompts."""
+    image = Image.new("RGB", (HEAD + len(prompts) * CELLS, HEAD // 2 + len(rows) * CELLS), PAPER)
+    pen = Draw(image)
+    for column, prompt in enumerate(prompts):
+        middle = (HEAD + column * CELLS + SHOWN // 2, HEAD // 4)
+        pen.text(middle, prompt.replace(" in ", "\nin "), fill=FAINT, font=_font(LEAST), anchor="mm", align="center")
+    for row, (name, pictures) in enumerate(rows.items()):
+        top = HEAD // 2 + row * CELLS
+        pen.text((HEAD // 2, top + SHOWN // 2), name, fill=INK, font=_font(LINE), anchor="mm")
+        for column, picture in enumerate(pictures):
+            image.paste(picture.resize((SHOWN, SHOWN)), (HEAD + column * CELLS, top))
+    return _jpeg(image)
+
+
+def _headed(name: str) -> Image.Image:
+    """An empty page with its name."""
+    image = Image.new("RGB", (SIZE, SIZE), PAPER)
+    _write(Draw(image), (MARGIN, 68), name, NAME, INK)
+    return image
+
+
+def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90, optimize=True)
     return file.getvalue()

@@ -3,7 +3,9 @@
     python scripts/workflows.py
 
 Run it after a change to tiny_workflows.py or family_workflows.py, with the Python of .venv or another that has Pillow.
-What is as it should be stays untouched. The files of a workflow that was taken off the list are left for you to delete.
+What is as it should be stays untouched, and so do the thumbnails that scripts/pictures.py has made: a workflow that
+needs no download gets one of its nodes only while it has none. The files of a workflow that was taken off the list
+are left for you to delete.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def write_thumbnails() -> list[Path]:
     changed = []
     for workflow in WORKFLOWS:
         path, picture = workflow.thumbnail, thumbnail(workflow.label, workflow.graph)
-        if not (path.exists() and alike(path.read_bytes(), picture)):
+        if not (path.exists() and (workflow in TINY_WORKFLOWS or alike(path.read_bytes(), picture))):
             path.write_bytes(picture)
             changed.append(path)
     return changed

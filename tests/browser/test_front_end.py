@@ -19,9 +19,10 @@ from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS, Workflow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OFFLINE = ["--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync"]
 PACK = "comfyui-unlearning"
-ALL = {workflow.name: workflow for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)}
+KNOWN = {workflow.name: workflow for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)}
+ALL = {name: workflow for name, workflow in KNOWN.items() if workflow.graph.app is None}  # that open as a graph
 QUICKSTART = ALL["quickstart"].file
-LAYOUTS = ("quickstart", "pictures", "patch", "compare", "clip_judge", "own_judge", "flux", "z_image")  # all there are
+LAYOUTS = ("quickstart", "pictures", "patch", "compare", "attacks", "clip_judge", "own_judge", "flux", "z_image")  # all
 SAVED_PATCH = "loras/quickstart_00001_.safetensors"  # as the first workflow leaves it
 MODEL_FILES = {SAVED_PATCH, *(path for family in FAMILIES for path in model_files(family))}
 NARROW, WIDE = ViewportSize(width=1440, height=900), ViewportSize(width=1920, height=1080)
@@ -185,6 +186,25 @@ def check_opened_with_vue_nodes(page: Page, name: str, folder: Path) -> None:
     page.wait_for_function("app.graph.nodes.every(each => document.querySelector(`[data-node-id='${each.id}']`))")
     page.screenshot(path=folder / f"{name}.png")
     check_readable(page, vue=True)
+
+
+@pytest.mark.usefixtures("vue_nodes")  # app mode switches them on, and they are off again afterwards
+def test_app_shows_four_inputs_and_is_the_quickstart(page: Page, tmp_path: Path) -> None:
+    workflow = KNOWN["app"]
+    app = workflow.graph.app
+    assert app and len(app.inputs) == 4
+    open_template(page, workflow)
+
+    expect(page.get_by_test_id("linear-widgets")).to_be_visible(timeout=START_MS)
+    captions = page.get_by_test_id("linear-widgets").get_by_test_id("builder-widget-label")
+    expect(captions).to_have_text([*app.inputs.values()])
+    expect(page.get_by_test_id("linear-run-button")).to_be_visible()
+    page.screenshot(path=tmp_path / "app.png")
+    shown = page.evaluate("app.graph.extra.linearData.outputs")
+    assert [*map(str, shown)] == [*map(str, app.outputs)]
+    assert page.evaluate("async () => (await app.graphToPrompt()).output") == read(workflow.api_file)
+    open_template(page, ALL["quickstart"])
+    expect(page.get_by_test_id("linear-widgets")).to_be_hidden()
 
 
 def test_unknown_node_is_noticed(page: Page, tmp_path: Path) -> None:

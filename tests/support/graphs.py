@@ -97,3 +97,14 @@ def saved_patch(server: Server, entry: dict[str, Any], name: str = "save") -> Pa
     """The file that Save Unlearning Patch node `name` wrote."""
     [file] = entry["outputs"][name]["patch"]
     return server.base_directory / "output" / file["subfolder"] / file["filename"]
+
+
+def shortened(graph: Graph) -> Graph:
+    """A workflow with as little to train and to draw as there can be."""
+    least = {"steps": 2, "runs": 1, "run_steps": 2, "seeds": 1, "forget_seeds": 1, "batch_size": 2, "examples": 1}
+    boxes = ("forget_prompts", "overwrite_prompt", "retain_prompts", "other_prompts", "attacks")
+    for entry in graph.values():
+        inputs = entry["inputs"]
+        inputs |= {name: value for name, value in least.items() if name in inputs}
+        inputs |= {name: "\n".join(inputs[name].splitlines()[:2]) for name in boxes if name in inputs}
+    return graph

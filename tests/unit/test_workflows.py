@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from downloads import ROOT
 from family_graphs import graph
 from family_workflows import FAMILIES, Family
 from layout import HEIGHT, WIDTH, arranged, columns, crosses, link_parts, lowered, with_title
+from PIL import Image, ImageColor
 from workflow_files import (
     FAMILY_WORKFLOWS,
     README,
@@ -25,12 +27,13 @@ from workflow_files import (
     generated_texts,
     with_tables,
 )
-from workflow_graph import Box, Node, Note, Output, Socket
-from workflow_thumbnails import alike, thumbnail
+from workflow_graph import Box, Node, Note, Output, Socket, api_format, ui_format
+from workflow_thumbnails import SIZE, alike, comparison, thumbnail
 
 TEXTS = generated_texts()
 SD15, SD15_FILES = FAMILIES[0], FAMILY_WORKFLOWS[0]
 ALL = (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)
+OWN = [workflow for workflow in ALL if not workflow.twin]  # with an API file of their own
 BLOCKS = [block for block, _, _ in TABLES]
 ADVICE = "is not what is written for it: run `python scripts/workflows.py`"
 
@@ -45,11 +48,17 @@ def test_text_is_the_generated_one(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == TEXTS[path], f"{path} {ADVICE}"
 
 
-@pytest.mark.parametrize("workflow", ALL, ids=named)
+@pytest.mark.parametrize("workflow", FAMILY_WORKFLOWS, ids=named)
 def test_thumbnail_is_the_generated_one(workflow: Workflow) -> None:
     path = workflow.thumbnail
     assert path.exists(), f"{path} {ADVICE}"
     assert alike(path.read_bytes(), thumbnail(workflow.label, workflow.graph)), f"{path} {ADVICE}"
+
+
+@pytest.mark.parametrize("workflow", TINY_WORKFLOWS, ids=named)
+def test_thumbnail_with_pictures_has_the_size_of_the_others(workflow: Workflow) -> None:
+    with Image.open(workflow.thumbnail) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (SIZE, SIZE))
 
 
 def test_every_workflow_has_all_its_files_and_no_other_is_there() -> None:
@@ -57,7 +66,14 @@ def test_every_workflow_has_all_its_files_and_no_other_is_there() -> None:
         expected = {getattr(workflow, pattern) for workflow in ALL}
         folder, suffix = next(iter(expected)).parent, next(iter(expected)).suffix
         assert set(folder.glob(f"*{suffix}")) == expected
-        assert len(expected) == len(ALL)
+        assert len(expected) == len(OWN if pattern == "api_file" else ALL)
+
+
+def test_a_twin_differs_for_the_front_end_alone() -> None:
+    named = {workflow.name: workflow for workflow in OWN}
+    for workflow in (workflow for workflow in ALL if workflow.twin):
+        assert api_format(workflow.graph) == api_format(named[workflow.twin].graph)
+        assert ui_format(workflow.graph) != ui_format(named[workflow.twin].graph)
 
 
 def test_titles_sort_and_say_what_they_are_for() -> None:
@@ -134,6 +150,15 @@ def test_outdated_thumbnail_is_noticed(changed: Family) -> None:
     assert not alike(stored, thumbnail(changed.label, graph(changed)))
 
 
+def test_a_comparison_shows_each_models_pictures() -> None:
+    red, blue, green = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green"))
+    page = Image.open(io.BytesIO(comparison("Forget", {"before": [red, green], "after": [blue, green]})))
+    seen = [page.getpixel((x, y)) for y in (300, 600) for x in (SIZE // 2 - 150, SIZE // 2 + 150)]
+    for pixel, colour in zip(seen, ("red", "blue", "green", "green"), strict=True):
+        assert isinstance(pixel, tuple)
+        assert max(abs(a - b) for a, b in zip(pixel, ImageColor.getrgb(colour), strict=True)) < 8
+
+
 def emptied(readme: str) -> str:
     """README.md's text without the tables."""
     for block in BLOCKS:
@@ -153,7 +178,7 @@ def test_command_writes_everything_from_nothing(tmp_path: Path) -> None:
         assert (tmp_path / path.relative_to(ROOT)).read_text(encoding="utf-8") == text
     written = {path.name for path in tmp_path.glob("workflows/*.jpg")}
     assert written == {workflow.thumbnail.name for workflow in ALL}
-    count = 3 * len(ALL) + 1
+    count = 2 * len(ALL) + len(OWN) + 1
     assert first.endswith(f"{len(ALL)} workflows, {count} files written\n")
     assert second == f"{len(ALL)} workflows, 0 files written\n"
 
