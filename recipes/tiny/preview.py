@@ -6,6 +6,8 @@ channels to the mean color, in -1..1, of the pixels that it stands for, over pic
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +33,7 @@ def factors(latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     """The command line."""
+    argparse.ArgumentParser(prog="python -m recipes.tiny.preview", description="Latents as colors.").parse_args()
     model = load(MODEL)
     pictures = draw(model, [(prompt, 0) for prompt in prompts()[::EVERY]], SAMPLING)
     with torch.no_grad():

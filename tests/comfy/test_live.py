@@ -124,10 +124,10 @@ def test_measuring_shows_pairs(pack: Pack, sent: list[dict[str, Any]], tmp_path:
     class Painter:
         """Draws grey pictures, those of each model in one shade."""
 
-        sampling = pack("nodes.host.drawing").KSamplerSettings("euler", "simple", 1, 1.0, 512, 256)
+        sampling = pack("nodes.host.drawing").KSamplerSettings("euler", "simple", 1, 1.0, 512, 512)
 
         def draw(self, model: float, prompt_seeds: Any) -> Tensor:
-            return torch.full((len(prompt_seeds), 256, 512, 3), model)
+            return torch.full((len(prompt_seeds), 128, 256, 3), model)
 
         def encode(self, prompt: str) -> Any:
             return torch.zeros(1)
