@@ -38,7 +38,8 @@ def run(server: Any, method: str, seed: int) -> dict[str, float]:
     """Seconds of one run, those that the server's processors computed, and how often it sent pictures."""
     from messages import MessageReader
 
-    process, previews, times = psutil.Process(server.pid), 0, {}
+    process, previews = psutil.Process(server.pid), 0
+    times: dict[str, float] = {}  # of what happened
     with MessageReader(server.port, server.client_id) as messages:
         before = process.cpu_times()
         prompt = server.post(graph(seed), preview_method=method)

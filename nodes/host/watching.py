@@ -29,10 +29,11 @@ def watched(
     run = running(node_id)
     curve, pictures = Curve(run), previews(host, prompts, settings, partial(send_pairs, run))
     with stoppable(run) as end_early:
+        told: tuple[OnProgress, ...] = (text, curve, pictures, end_early)
 
         def on_progress(progress: Progress) -> None:
-            for told in (text, curve, pictures, end_early):
-                told(progress)
+            for each in told:
+                each(progress)
 
         try:
             yield on_progress
