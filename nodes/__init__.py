@@ -30,6 +30,12 @@ add_model_folders()
 class UnlearningExtension(ComfyExtension):
     """This pack's nodes, for ComfyUI."""
 
+    async def on_load(self) -> None:
+        """Adds the pack's route to the server."""
+        from .host.stopping import add_route
+
+        add_route()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, in the order of NODES."""
         return [only_subclass(import_module(f".{name}", __name__), io.ComfyNode) for name in NODES]

@@ -68,16 +68,18 @@ class MeasuringNode(FigureNode):
     @classmethod
     def result(cls, inputs: Inputs) -> Result:
         """As `measure`."""
-        from ..unlearning_core.metrics.studio import Studio
         from .host.drawing import ComfyDrawing, KSamplerSettings, picture_cache
+        from .host.live import running
+        from .host.preview import studio_for
 
         plan = plan_of(inputs)
         progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"], cls.hidden.unique_id)
         sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
         drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
         drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
+        cache, run = picture_cache(inputs.get("fresh_pictures", False)), running(cls.hidden.unique_id)
         with interruptible():
-            return cls.measure(Studio(drawing, picture_cache(inputs.get("fresh_pictures", False))), plan, inputs)
+            return cls.measure(studio_for(drawing, cache, inputs["base_model"], run), plan, inputs)
 
     @classmethod
     @abstractmethod

@@ -157,6 +157,11 @@ class Server:
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
 
+    @property
+    def pid(self) -> int:
+        """Of ComfyUI's process."""
+        return self._process.pid
+
     def node_info(self) -> dict[str, Any]:
         """What ComfyUI tells the front end of every node, by its id."""
         info: dict[str, Any] = self._request("/object_info")
@@ -177,10 +182,11 @@ class Server:
             raise PromptError(f"{_execution_error(entry)}\nComfyUI's log: {self.log_file}")
         return entry
 
-    def post(self, prompt: dict[str, Any]) -> str:
-        """Queue `prompt` and return its id. Raises PromptError when ComfyUI refuses it."""
+    def post(self, prompt: dict[str, Any], **extra: str) -> str:
+        """Queue `prompt` with ComfyUI's `extra_data`, and return its id. Raises PromptError when ComfyUI refuses."""
+        body = {"prompt": prompt, "client_id": self.client_id, "extra_data": extra}
         try:
-            return self._request("/prompt", {"prompt": prompt, "client_id": self.client_id})["prompt_id"]
+            return self._request("/prompt", body)["prompt_id"]
         except urllib.error.HTTPError as error:
             raise PromptError(f"{_refusal(json.load(error))}\nComfyUI's log: {self.log_file}") from None
 

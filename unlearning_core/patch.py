@@ -45,6 +45,7 @@ class Record:
     base: Fingerprint
     versions: dict[str, str]
     wordings: dict[str, list[str]] | None = None  # other ones that were found, of each forget prompt; since format 3
+    stopped: int | None = None  # after so many of the steps, where training was ended early; since format 3
     integrity: dict[str, Any] | None = None  # the metric's summary, once measured
     format: int = FORMAT  # of the file; files from before the number are of format 1 and lack it
 

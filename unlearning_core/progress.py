@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from threading import Thread
 from time import monotonic
 from typing import TypeVar
@@ -12,6 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 POLLING = 0.25  # seconds between two looks whether a long operation is still wanted
+TRAINING = "training"  # the phase whose steps have a loss
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,20 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+class Enough(Exception):
+    """Raised by `on_progress` after a training step: the run ends there, with what is trained so far.
+
+    Processes that share a run must raise it after the same step.
+    """
+
+
 class Reporter:
     """Counts steps for `on_progress`."""
 
     def __init__(self, on_progress: OnProgress = lambda progress: None, total: int = 0) -> None:
         self.on_progress = on_progress
         self.done, self.total = 0, total
+        self.enough = False  # whether training is to end
         self._phase, self._first, self._steps = "", 0, total
 
     def begin(self, phase: str, steps: int) -> None:
@@ -76,7 +87,10 @@ class Reporter:
 
     def _tell(self, loss: float | None = None, figures: dict[str, float] | None = None, note: str = "") -> None:
         phase = self._phase, self.done - self._first, self._steps
-        self.on_progress(Progress(self.done, self.total, loss, figures or {}, *phase, note))
+        try:
+            self.on_progress(Progress(self.done, self.total, loss, figures or {}, *phase, note))
+        except Enough:
+            self.enough = True
 
 
 class Pace:
@@ -97,6 +111,45 @@ class Pace:
             return told
         seconds = (steps - step) * (self._clock() - self._start) / taken
         return f"{told}, {_duration(seconds)} left"
+
+
+class Budget:
+    """When something that is only looked at may take time: it never has more than SHARE of the time since the start.
+
+    The first time is after FIRST seconds, so that short runs do without, and the next ones at least EVERY apart.
+    """
+
+    SHARE, FIRST, EVERY = 0.05, 3.0, 2.0
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._next = self._start + self.FIRST
+        self.spent = 0.0  # seconds
+        self.last = 0.0  # seconds that it took the last time
+
+    def allows(self, seconds: float) -> bool:
+        """Whether work that will take so many seconds fits now."""
+        now = self._clock()
+        return now >= self._next and self.spent + seconds <= self.SHARE * (now - self._start)
+
+    @contextmanager
+    def spend(self) -> Iterator[None]:
+        """Counts what is done within the context."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            now = self._clock()
+            self.last = now - began
+            self.spent += self.last
+            self._next = now + self.EVERY
+
+
+def curve(values: Sequence[float], points: int) -> list[float]:
+    """At most `points` means of equal runs of values, in their order."""
+    size = -(-len(values) // points) or 1
+    return [fmean(values[start : start + size]) for start in range(0, len(values), size)]
 
 
 def _duration(seconds: float) -> str:

@@ -26,13 +26,14 @@ class _Met(NamedTuple):
     e: Tensor
 
 
-def train(training: Training, method: GradientMethod, objective: Objective) -> None:
+def train(training: Training, method: GradientMethod, objective: Objective) -> int:
     """Fits the attached deltas with Adam to the objective's loss, plus help_weight * L_help, plus the adversaries'.
 
     L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Under adversaries' texts c_a, which learn in turn,
     it is ||e(x_a, c_a) - e0(x_a, c_o)||^2, and the learning rate falls to 0 along a cosine. Processes share each batch,
     and take the same step with the gradient of the whole. The loss is reported after every step on the CPU, else after
-    every READ_EVERY steps and the last. Raises ValueError when it is no longer a number.
+    every READ_EVERY steps and the last. Returns how many steps were taken: fewer where `on_progress` had `Enough`.
+    Raises ValueError when the loss is no longer a number.
     """
     parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
     processes, adversaries = current(), training.adversaries
@@ -52,11 +53,20 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> N
             adversaries.learn(met.challenge, lessons)
         if (index + 1) % every and index + 1 < training.steps:
             training.report()
-            continue
-        value = processes.total(loss.detach()).item()
-        if not math.isfinite(value):
-            raise ValueError(f"training: the loss is {value} at step {index + 1}; lower the learning rate")
-        training.report(value, objective.figures())
+        else:
+            training.report(_checked(loss, index + 1), objective.figures())
+        if training.report.enough:
+            _checked(loss, index + 1)
+            return index + 1
+    return training.steps
+
+
+def _checked(loss: Tensor, step: int) -> float:
+    """The loss of all processes. Raises ValueError for one that is no number."""
+    value: float = current().total(loss.detach()).item()
+    if not math.isfinite(value):
+        raise ValueError(f"training: the loss is {value} at step {step}; lower the learning rate")
+    return value
 
 
 def _loss(method: GradientMethod, objective: Objective, step: Step, met: _Met | None) -> Tensor:

@@ -21,7 +21,7 @@ from .model import DiffusionModel
 from .patch import Record, UnlearningPatch
 from .probes import check_reached
 from .processes import check_batch
-from .progress import OnProgress, Reporter
+from .progress import TRAINING, OnProgress, Reporter
 from .prompts import Prompts
 from .protection import protected_directions, summary
 from .selections import Selections, selections_of
@@ -44,7 +44,8 @@ def unlearn(
     """The change that makes the model forget; the model is left as it was.
 
     Patches that are already on the model count as part of the base. Processes that share the run (see `processes`)
-    share the base's trajectories and each batch of a method that trains, and all return the patch.
+    share the base's trajectories and each batch of a method that trains, and all return the patch. `on_progress` may
+    end training early, by `Enough`: the patch is that of the steps so far, and its record says how many.
 
     Raises ValueError when the model lacks the selected weights or lets no gradient pass to one, the method cannot use
     the settings or latents, a batch has fewer rows than there are processes, a forget prompt encodes as one that is to
@@ -55,6 +56,7 @@ def unlearn(
     check_encodings(model, prompts)
     base = model.fingerprint()
     report = Reporter(on_progress)
+    trained = settings.steps
     if isinstance(method, ClosedForm):
         wordings = find_wordings(model, prompts, settings, report)
         tensors = solve(model, method, prompts.reworded(wordings), names, settings.size, report)
@@ -70,9 +72,10 @@ def unlearn(
         bank = make_bank(model, sources, settings.sampling, report)
         report.done = found + calls  # also where other processes made some of them
         worded = replace(bank, forget=bank.forget.worded(model, wordings))
-        fit(method, new_training(model, worded, deltas, settings, base, report))
+        trained = fit(method, new_training(model, worded, deltas, settings, base, report))
         tensors = lora_tensors(deltas)
-    patch = UnlearningPatch(tensors, record_of(method, prompts, settings, base, wordings))
+    record = record_of(method, prompts, settings, base, wordings)
+    patch = UnlearningPatch(tensors, replace(record, stopped=trained if trained < settings.steps else None))
     patch.check_change()
     return patch
 
@@ -184,15 +187,18 @@ def new_adversaries(model: DiffusionModel, bank: Bank, settings: Settings) -> Ad
     return Adversaries(model, bank.pictures, list(texts), settings.adversaries, settings.seed)
 
 
-def fit(method: GradientMethod, training: Training) -> None:
-    """Trains the deltas, from the method's preparation to the last step. Raises ValueError as `train` does."""
+def fit(method: GradientMethod, training: Training) -> int:
+    """Trains the deltas, from the method's preparation to the last step, and returns how many steps were taken.
+
+    Raises ValueError as `train` does.
+    """
     report, begun = training.report, training.report.done + method.preparation
     report.begin("preparing", method.preparation)
     objective = method.begin(training)
     report.done = begun  # also when the method remembered what it would have prepared
-    report.begin("training", training.steps)
+    report.begin(TRAINING, training.steps)
     with training.model.attach(training.deltas):
-        train(training, method, objective)
+        return train(training, method, objective)
 
 
 def new_deltas(

@@ -55,6 +55,7 @@ class ComfyModel:
         self.isolated: Isolation = Isolated()
         self._schedule = torch.zeros(1)  # the last one that was asked for: distilled models look up the next level
         self._joining: bool | None = None
+        self._attached: list[tuple[nn.Module, str, Any]] = []  # modules with deltas, and their functions without
         self._encoded: dict[str, Any] = {}
         self._model_conds: dict[tuple[int, torch.Size], tuple[Any, Inputs]] = {}  # with the conditioning of the id
 
@@ -231,7 +232,8 @@ class ComfyModel:
     def attach(self, deltas: Mapping[str, nn.Module]) -> Iterator[None]:
         """Within the context, ComfyUI applies `deltas[name]` to each weight, and the network can be trained."""
         places = [self._functions(name) for name in deltas]
-        before = [getattr(module, functions) for module, functions in places]
+        before = self._attached, _values(places)
+        self._attached = before[1]
         try:
             for (name, delta), (module, functions) in zip(deltas.items(), places, strict=True):
                 setattr(module, functions, [*getattr(module, functions), partial(self.places[name].apply, delta)])
@@ -239,8 +241,29 @@ class ComfyModel:
             with training_mode(self.patcher.model, self.backward, trained):
                 yield
         finally:
-            for (module, functions), value in zip(places, before, strict=True):
-                setattr(module, functions, value)
+            self._attached, values = before
+            _set(values)
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Within the context, deltas that are attached do not act."""
+        now = _values([(module, functions) for module, functions, _ in self._attached])
+        _set(self._attached)
+        try:
+            yield
+        finally:
+            _set(now)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is predicted within the context leaves no trace: noise levels and random numbers are as before."""
+        schedule, joining = self._schedule, self._joining
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                yield
+            finally:
+                self._schedule, self._joining = schedule, joining
 
     def check_backward(self, deltas: Mapping[str, nn.Module], width: int, height: int) -> Tensor:
         """Lets backward copy what the network overwrites, if it does; width and height in pixels, the smaller the
@@ -282,6 +305,16 @@ def _forget_oldest(kept: dict[Any, Any]) -> None:
     """Searches for words ask for thousands of prompts."""
     for key in list(kept)[:-KEPT]:
         del kept[key]
+
+
+def _values(places: Sequence[tuple[nn.Module, str]]) -> list[tuple[nn.Module, str, Any]]:
+    """Modules' attributes of these names, with what they are now."""
+    return [(module, name, getattr(module, name)) for module, name in places]
+
+
+def _set(values: Sequence[tuple[nn.Module, str, Any]]) -> None:
+    for module, name, value in values:
+        setattr(module, name, value)
 
 
 def no_checkpointing(reason: str) -> ValueError:

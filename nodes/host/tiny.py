@@ -21,6 +21,18 @@ from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from torch import Tensor
 
 
+class TinyLatents(comfy.latent_formats.LatentFormat):
+    """Scale factor 1, with the colors that `python -m recipes.tiny.preview` finds, for ComfyUI's previews."""
+
+    latent_rgb_factors: ClassVar[list[list[float]]] = [
+        [-0.0940, 0.0680, 0.2627],
+        [-0.0740, -0.0294, 0.0489],
+        [-0.0599, 0.0796, 0.2523],
+        [0.2682, 0.2616, 0.2120],
+    ]
+    latent_rgb_factors_bias: ClassVar[list[float]] = [0.6194, 0.4073, 0.1767]
+
+
 class TinyT2I(comfy.supported_models_base.BASE):
     """The UNet's shape in ComfyUI's words. Stock model detection knows full-size UNets only."""
 
@@ -43,7 +55,7 @@ class TinyT2I(comfy.supported_models_base.BASE):
         "use_temporal_resblock": False,
     }
     unet_extra_config: ClassVar[dict[str, Any]] = {"num_heads": -1, "num_head_channels": 32}
-    latent_format = comfy.latent_formats.LatentFormat  # scale factor 1
+    latent_format = TinyLatents
     memory_usage_factor = 1.0
 
     def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> comfy.model_base.ModelType:

@@ -15,7 +15,7 @@ from ...unlearning_core.deltas import UNPROTECTED
 from ...unlearning_core.kept import KeepingModel, KeptPredictions
 from ...unlearning_core.methods import GradientMethod, Method
 from ...unlearning_core.model import DiffusionModel
-from ...unlearning_core.patch import UnlearningPatch
+from ...unlearning_core.patch import Record, UnlearningPatch
 from ...unlearning_core.prompts import Prompts, all_prompts
 from ...unlearning_core.protection import protected_directions
 from ...unlearning_core.selections import selections_of, summary
@@ -26,9 +26,10 @@ from .memory import make_room
 from .model import ComfyModel, empty_latent
 from .patching import apply_patch
 from .private import private_copy
-from .progress import interruptible, show, training_progress
+from .progress import interruptible, show
 from .rounding import rounding_warning
 from .shared import shared_model
+from .watching import watched
 
 kept = KeptPredictions()  # of the bases that were trained on last
 
@@ -55,17 +56,25 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         latents = _latents(model, task)
         sources = bank_sources(method.needs, prompts, settings.bank, latents)
         check_sizes(sources, empty_latent(model, *settings.size))
-    progress = training_progress(node_id)
     with interruptible(), torch.inference_mode(False), torch.enable_grad(), opened(model, clip, method) as host:
         trains = isinstance(method, GradientMethod)
         protected = protected_directions(host, settings, prompts) if trains else UNPROTECTED
         make_room(host, method, settings, all_prompts(prompts), protected)
         chosen = selected(method, selections_of(host, settings.size), settings.weights)
         show(summary(settings.weights, chosen), node_id)
-        patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
-    if remarks := [text for text in (task.remark, rounding_warning(model, patch, 1.0)) if text]:
-        show("\n".join(remarks), node_id)
+        with watched(host, method, prompts, settings, node_id) as progress:
+            patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
+    remarks = (task.remark, stopped_remark(patch.record), rounding_warning(model, patch, 1.0))
+    if any(remarks):
+        show("\n".join(filter(None, remarks)), node_id)
     return apply_patch(model, patch, 1.0), patch
+
+
+def stopped_remark(record: Record) -> str:
+    """A line for training that was ended early; empty without."""
+    if record.stopped is None:
+        return ""
+    return f"stopped after step {record.stopped} of {record.settings['steps']}: the patch is that of these steps"
 
 
 @contextmanager

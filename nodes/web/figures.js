@@ -5,6 +5,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { allNodes, findNode, isMeasuring } from "./nodes.js";
+import { Stored } from "./stored.js";
 import { render, renderText } from "./tables.js";
 
 const WIDGET = "figures";
@@ -14,7 +15,7 @@ const STOPPED = "Figures of an earlier run. The last run ended before it came he
 const CHANGED = "Figures of an earlier run. A setting was changed since.";
 const PROMPTS_HEIGHT = 140;
 const FIGURES_HEIGHT = { least: 180, most: 300 };
-const STORED = "Unlearning.Figures";
+const stored = new Stored("Unlearning.Figures");
 const STYLE = `
   box-sizing: border-box;
   max-height: ${FIGURES_HEIGHT.most}px;
@@ -93,19 +94,10 @@ function measuringNodes() {
   return allNodes().filter((node) => node.figures);
 }
 
-/** What is kept over a reload of the page: Markdown and settings by workflow and node. */
-function stored() {
-  return JSON.parse(sessionStorage.getItem(STORED) ?? "{}");
-}
-
-function storedName(node) {
-  return `${app.graph.id} ${node.graph.id} ${node.id}`;
-}
-
 function showFigures(node, output) {
   node.figures.show(output.text[0], node.startSettings ?? settingsText(node));
   const { markdown, settings } = node.figures;
-  sessionStorage.setItem(STORED, JSON.stringify({ ...stored(), [storedName(node)]: { markdown, settings } }));
+  stored.set(node, { markdown, settings });
 }
 
 function outdateAll(reason) {
@@ -147,9 +139,8 @@ app.registerExtension({
   },
 
   afterConfigureGraph() {
-    const known = stored();
     for (const node of measuringNodes()) {
-      const { markdown, settings } = known[storedName(node)] ?? {};
+      const { markdown, settings } = stored.get(node) ?? {};
       if (!markdown || node.figures.markdown) continue;
       node.figures.show(markdown, settings);
       if (settings !== settingsText(node)) node.figures.outdate(CHANGED);

@@ -295,6 +295,47 @@ def test_figures_come_back_into_a_subgraph(page: Page) -> None:
     assert shown == "Found in the subgraph."
 
 
+@pytest.mark.parametrize("vue", [False, True])
+def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: bool, tmp_path: Path) -> None:
+    set_vue(page, vue)
+    page.evaluate("app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'latent2rgb')")
+    open_workflow(page, QUICKSTART)
+    set_widgets(page, "UnlearnConcept", retain_prompts="a frog", steps=9_000 + vue, batch_size=1, runs=1, run_steps=2)
+    set_widgets(page, "RetentionMetric", retain_prompts="a car", seeds=1, forget_seeds=1, steps=2)
+    page.get_by_test_id("queue-button").click()
+
+    curve, pictures = page.locator("polyline"), page.locator("img[alt^='now: ']")
+    expect(curve).to_be_attached(timeout=RUN_MS)
+    expect(pictures).to_have_count(2, timeout=RUN_MS)
+    assert pictures.evaluate_all("each => each.every(picture => picture.naturalWidth > 0)")
+    page.screenshot(path=tmp_path / "training.png")
+    page.get_by_role("button", name="Stop and keep").dispatch_event("click")
+    expect(page.get_by_text("Pictures of other things moved")).to_have_css("opacity", "1", timeout=RUN_MS)
+    expect(page.get_by_role("button", name="Stop and keep")).to_have_count(0)
+    page.screenshot(path=tmp_path / "stopped.png")
+
+    page.reload()
+    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=START_MS)
+    expect(curve).to_be_attached()
+    expect(pictures).to_have_count(2)
+    set_vue(page, False)
+
+
+def test_the_curve_is_shown_inside_a_subgraph(page: Page) -> None:
+    open_workflow(page, QUICKSTART)
+    shown = page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find(node => node.type === 'UnlearnConcept');
+            const { node: outer, subgraph } = app.graph.convertToSubgraph(new Set([node]));
+            const run = { prompt_id: 'p', node: `${outer.id}:${subgraph.nodes[0].id}` };
+            const detail = { ...run, losses: [2, 1], step: 2, steps: 3 };
+            window.comfyAPI.api.api.dispatchEvent(new CustomEvent('unlearning.live', { detail }));
+            return subgraph.nodes[0].live.element.textContent;
+        }"""
+    )
+    assert shown == "Loss, step 2 of 3"
+
+
 def test_prompt_boxes_have_caption_and_tooltip(page: Page) -> None:
     open_workflow(page, QUICKSTART)
     captions, tooltips = page.evaluate(

@@ -55,6 +55,7 @@ def quiet(pack: Pack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     management = pack("nodes.host.progress").comfy.model_management
     monkeypatch.setattr(pack("nodes.host.progress"), "show", lambda text, node_id: None)
     monkeypatch.setattr(pack("nodes.host.unlearning"), "show", lambda text, node_id: None)
+    monkeypatch.setattr(pack("nodes.host.live"), "send", lambda run, **content: None)
     for kind in (pack("nodes.unlearn").UnlearnConcept, pack("nodes.measuring").MeasuringNode):
         monkeypatch.setattr(kind, "hidden", SimpleNamespace(unique_id="1"), raising=False)
     monkeypatch.setattr(pack("unlearning_core.selections"), "_reads", {})

@@ -39,7 +39,7 @@ from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.model import noise_prediction
 from unlearning_core.patch import UnlearningPatch
-from unlearning_core.progress import Progress, Reporter
+from unlearning_core.progress import TRAINING, Enough, Progress, Reporter
 from unlearning_core.prompts import Prompts
 from unlearning_core.sampling import Sampling
 from unlearning_core.settings import Settings
@@ -234,6 +234,20 @@ def test_fisher_information_is_estimated_again_for_other_latents(model: Diffuser
 def test_too_high_a_learning_rate_is_named(model: DiffusersModel) -> None:
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step .*; lower the learning rate"):
         unlearn(model, make("ovw"), PROMPTS, short("ovw", steps=50, learning_rate=1.0, weights="all"))
+
+
+def test_a_run_that_is_ended_early_is_the_shorter_run(model: DiffusersModel, tmp_path: Path) -> None:
+    def after_two_steps(progress: Progress) -> None:
+        if (progress.phase, progress.step) == (TRAINING, 2):
+            raise Enough
+
+    ended = unlearn(model, make("saddle"), PROMPTS, short("saddle", steps=5), after_two_steps)
+    shorter = unlearn(model, make("saddle"), PROMPTS, short("saddle", steps=2))
+    assert ended.tensors.keys() == shorter.tensors.keys()
+    assert all(torch.equal(ended.tensors[key], shorter.tensors[key]) for key in ended.tensors)
+    assert (ended.record.stopped, shorter.record.stopped) == (2, None)
+    ended.save(tmp_path / "ended.safetensors")
+    assert UnlearningPatch.load(tmp_path / "ended.safetensors").record == ended.record
 
 
 def training(model: DiffusersModel, method: GradientMethod) -> Training:

@@ -1,0 +1,148 @@
+"""Pictures while a node works: of the model in training, and of what the measuring nodes draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+import torch
+import torch.nn.functional as F
+from comfy.cli_args import LatentPreviewMethod, args
+from comfy.model_patcher import ModelPatcher
+from latent_preview import LatentPreviewer, get_previewer, preview_to_image
+from PIL import Image
+from torch import Tensor
+
+from ...unlearning_core.metrics.cache import PictureCache
+from ...unlearning_core.metrics.plan import Draw, PromptSeed, pictures_at_once
+from ...unlearning_core.metrics.studio import Studio
+from ...unlearning_core.model import noise_prediction
+from ...unlearning_core.progress import TRAINING, Budget, OnProgress, Progress
+from ...unlearning_core.prompts import Prompts
+from ...unlearning_core.sampling import guided, sample_euler
+from ...unlearning_core.settings import Settings
+from .drawing import ComfyDrawing
+from .live import SIDE, Pair, Run, send_pairs
+from .model import ComfyModel
+
+STEPS = 8  # of a preview's sampling, at most
+KEPT = 1024  # small pictures of a base that wait for their pair
+
+Show = Callable[[Sequence[Pair]], None]
+
+
+def previews(host: ComfyModel, prompts: Prompts, settings: Settings, show: Show) -> OnProgress:
+    """Shows the first forget and the first retain prompt while training; nothing where ComfyUI's previews are off, or
+    cannot show this model's latents.
+    """
+    previewer = get_previewer(host.device, host.latent_format)
+    if previewer is None:
+        return lambda progress: None
+    return Previews(host, previewer, [prompts.forget[0], *prompts.retain[:1]], settings, show)
+
+
+class Previews:
+    """Draws with the base and with the model in training, at the training size with the trajectories' sampler.
+
+    What is trained is bit for bit the same without it.
+    """
+
+    def __init__(
+        self, host: ComfyModel, previewer: LatentPreviewer, prompts: Sequence[str], settings: Settings, show: Show
+    ) -> None:
+        self._host, self._previewer = host, previewer
+        self._prompts = list(prompts)
+        self._settings = settings
+        self._steps = min(STEPS, settings.run_steps)
+        self._show = show
+        self._budget = Budget()
+        self._base: list[Image.Image] = []
+        self._first: tuple[int, float] | None = None  # the first training step that was told, and when
+
+    def __call__(self, progress: Progress) -> None:
+        """Told of each step; draws while the deltas are attached, after steps whose loss was waited for."""
+        if progress.phase != TRAINING or progress.loss is None:
+            return
+        if self._first is None:
+            self._first = progress.step, monotonic()
+        elif self._budget.allows(self._expected(progress.step - self._first[0], monotonic() - self._first[1])):
+            with self._budget.spend():
+                self._draw_and_show()
+
+    def _expected(self, steps: int, seconds: float) -> float:
+        """Seconds of the next preview: those of the last one, or for the first, with the base's pictures, a training
+        step for each sampling step.
+        """
+        return self._budget.last if self._base else 2 * self._steps * seconds / steps
+
+    def _draw_and_show(self) -> None:
+        if not self._base:
+            with self._host.bare():
+                self._base = self._drawn()
+        pairs = zip(self._prompts, self._base, self._drawn(), strict=True)
+        self._show([Pair(*pair) for pair in pairs])
+
+    @torch.no_grad()
+    def _drawn(self) -> list[Image.Image]:
+        """A picture of each prompt, by the model as it is now."""
+        host, settings = self._host, self._settings
+        conds, empty = host.encode(self._prompts), host.encode([""]) * len(self._prompts)
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            if settings.run_cfg == 1:
+                return noise_prediction(host, x, sigma.expand(len(x)), conds)
+            both = noise_prediction(host, torch.cat([x, x]), sigma.expand(2 * len(x)), empty + conds)
+            return guided(*both.chunk(2), settings.run_cfg)
+
+        with host.aside():
+            x = host.noise([settings.seed] * len(conds), *settings.size)
+            x0 = sample_euler(predict, x, host.sigmas(self._steps))
+        return [self._previewer.decode_latent_to_preview(latent) for latent in x0.split(1)]
+
+
+def studio_for(drawing: ComfyDrawing, cache: PictureCache, base: ModelPatcher, run: Run) -> Studio[ModelPatcher]:
+    """A studio that shows its pictures as they come, unless ComfyUI's previews are off."""
+    if args.preview_method == LatentPreviewMethod.NoPreviews:
+        return Studio(drawing, cache)
+    return ShowingStudio(drawing, cache, base, run)
+
+
+class ShowingStudio(Studio[ModelPatcher]):
+    """Shows the newest picture of a model beside the base's, in the time of a `Budget`."""
+
+    def __init__(self, drawing: ComfyDrawing, cache: PictureCache, base: ModelPatcher, run: Run) -> None:
+        super().__init__(drawing, cache)
+        self._at_once = pictures_at_once(drawing.sampling.width, drawing.sampling.height)
+        self._base, self._run = base, run
+        self._budget = Budget()
+        self._small: dict[PromptSeed, Image.Image] = {}  # of the base
+
+    def cached(self, model: ModelPatcher) -> Draw:
+        """As of a `Studio`, in parts that share a call of the network."""
+        draw = super().cached(model)
+
+        def shown(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
+            starts = range(0, len(prompt_seeds), self._at_once)
+            parts = [prompt_seeds[start : start + self._at_once] for start in starts]
+            return torch.cat([self._shown(model, part, draw(part)) for part in parts])
+
+        return shown
+
+    def _shown(self, model: ModelPatcher, prompt_seeds: Sequence[PromptSeed], pictures: Tensor) -> Tensor:
+        known = prompt_seeds[-1] in self._small
+        if model is self._base and not known:
+            self._small.update(zip(prompt_seeds, map(small, pictures), strict=True))
+            for oldest in list(self._small)[:-KEPT]:
+                del self._small[oldest]
+        if (model is not self._base or not known) and self._budget.allows(self._budget.last):
+            with self._budget.spend():
+                now = None if model is self._base else small(pictures[-1])
+                send_pairs(self._run, [Pair(prompt_seeds[-1][0], self._small.get(prompt_seeds[-1]), now)])
+        return pictures
+
+
+def small(picture: Tensor) -> Image.Image:
+    """A picture [H, W, 3] in 0..1 with sides of at most SIDE pixels."""
+    scale = min(1.0, SIDE / max(picture.shape[:2]))
+    smaller = F.interpolate(picture.movedim(-1, 0)[None], scale_factor=scale, mode="area")[0].movedim(0, -1)
+    return preview_to_image(smaller, do_scale=False)

@@ -1,0 +1,161 @@
+/**
+ * What a node shows while it works: the loss as a curve, small pictures of the base and of the model now, and a button
+ * that ends training and keeps the patch so far. The last of them stay, over a reload of the page too.
+ */
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { allNodes, findNode, isMeasuring, isOurs } from "./nodes.js";
+import { Stored } from "./stored.js";
+
+const EVENT = "unlearning.live";
+const STOP = "/unlearning/stop";
+const WIDGET = "live";
+const HEIGHT = 260;
+const CURVE = { width: 300, height: 60, margin: 3 };
+const SVG = "http://www.w3.org/2000/svg";
+const STYLE = `
+  box-sizing: border-box;
+  max-height: ${HEIGHT}px;
+  overflow: auto;
+  padding: 6px 10px;
+  border-radius: 6px;
+  background: var(--comfy-input-bg);
+  color: var(--input-text);
+  font: 12px/1.5 sans-serif;
+`;
+const stored = new Stored("Unlearning.Live");
+
+/** An element with text, styles and children. */
+function make(tag, { text, style = "", ...attributes } = {}, children = []) {
+  const element = Object.assign(document.createElement(tag), attributes);
+  element.style.cssText = style;
+  if (text) element.textContent = text;
+  element.append(...children);
+  return element;
+}
+
+/** The curve's points in CURVE's box, the lowest value at the bottom. */
+function points(losses) {
+  const least = Math.min(...losses);
+  const range = Math.max(...losses) - least || 1;
+  const { width, height, margin } = CURVE;
+  const place = (loss, index) => [
+    (width * index) / Math.max(losses.length - 1, 1),
+    height - margin - ((height - 2 * margin) * (loss - least)) / range,
+  ];
+  return losses.map((loss, index) => place(loss, index).map((each) => each.toFixed(1)).join());
+}
+
+function drawCurve(losses) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${CURVE.width} ${CURVE.height}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.style.cssText = `display: block; width: 100%; height: ${CURVE.height}px;`;
+  const line = document.createElementNS(SVG, "polyline");
+  line.setAttribute("points", points(losses).join(" "));
+  line.setAttribute("fill", "none");
+  line.setAttribute("stroke", "currentColor");
+  line.setAttribute("vector-effect", "non-scaling-stroke");
+  svg.append(line);
+  return svg;
+}
+
+function drawPair({ prompt, base, now }) {
+  const pictures = [base, now].map((src, index) =>
+    src
+      ? make("img", { src, alt: `${index ? "now" : "base"}: ${prompt}`, style: "width: 100%; aspect-ratio: auto;" })
+      : make("span"),
+  );
+  const grid = make("div", { style: "display: grid; grid-template-columns: 1fr 1fr; gap: 4px;" }, pictures);
+  const caption = { text: prompt, title: prompt, style: "overflow: hidden; text-overflow: ellipsis; white-space: nowrap;" };
+  return make("div", { style: "flex: 1 1 0; min-width: 0; max-width: 280px;" }, [grid, make("div", caption)]);
+}
+
+/** A node's curve, pictures and button; it is filled by messages, each of which replaces what it has. */
+class Live {
+  constructor(node) {
+    this.node = node;
+    this.element = make("div", { style: STYLE });
+    this.content = {};
+  }
+
+  show(content) {
+    this.content = { ...this.content, ...content };
+    const { losses, step, steps, pairs, training } = this.content;
+    const children = [];
+    if (losses?.length) children.push(make("div", { text: `Loss, step ${step} of ${steps}` }), drawCurve(losses));
+    if (pairs) {
+      const row = make("div", { style: "display: flex; gap: 8px;" }, pairs.map(drawPair));
+      children.push(make("div", { text: "Base and now:" }), row);
+    }
+    if (training) children.push(this.stopButton());
+    this.element.replaceChildren(...children);
+  }
+
+  stopButton() {
+    const { prompt_id, node: node_id } = this.content;
+    const button = make("button", {
+      text: "Stop and keep",
+      title: "End training after this step, and go on with the patch so far.",
+      style: "margin-top: 4px; cursor: pointer;",
+      disabled: this.asked === prompt_id,
+    });
+    button.addEventListener("click", () => {
+      this.asked = prompt_id;
+      button.disabled = true;
+      api.fetchApi(STOP, { method: "POST", body: JSON.stringify({ prompt_id, node_id }) });
+    });
+    return button;
+  }
+
+  end() {
+    if (this.content.training) this.show({ training: false });
+  }
+}
+
+/** Measuring nodes have the pictures where their figures will be, until these come; the others a place of their own. */
+function liveOf(node) {
+  node.live ??= new Live(node);
+  const { element } = node.live;
+  if (isMeasuring(node)) {
+    node.figures.element.prepend(element);
+  } else if (!node.widgets.some((widget) => widget.name === WIDGET)) {
+    const widget = node.addDOMWidget(WIDGET, "UNLEARNING_LIVE", element, {
+      serialize: false, // not in the prompt
+      getMinHeight: () => HEIGHT,
+      getMaxHeight: () => HEIGHT,
+      getValue: () => "",
+      setValue: () => {},
+    });
+    widget.serialize = false; // not in the saved workflow
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+  }
+  return node.live;
+}
+
+app.registerExtension({
+  name: "Unlearning.Live",
+
+  setup() {
+    api.addEventListener(EVENT, ({ detail }) => {
+      const node = findNode(detail.node);
+      if (!node || !isOurs(node)) return; // another workflow's tab is open
+      const live = liveOf(node);
+      if (live.content.prompt_id !== detail.prompt_id) live.content = {};
+      live.show(detail);
+      if (!isMeasuring(node)) stored.set(node, { ...live.content, training: false });
+    });
+    for (const event of ["execution_interrupted", "execution_error", "execution_success"]) {
+      api.addEventListener(event, () => {
+        for (const node of allNodes()) node.live?.end();
+      });
+    }
+  },
+
+  afterConfigureGraph() {
+    for (const node of allNodes()) {
+      const content = stored.get(node);
+      if (content && !node.live) liveOf(node).show(content);
+    }
+  },
+});
