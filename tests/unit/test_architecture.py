@@ -50,7 +50,7 @@ LIBRARY = (
     ("deltas", "changes", "patch"),
     ("latents", "bank", "probes", "encodings", "kept", "reads", "selections", "texts", "protection", "wordings"),
     ("methods",),
-    ("train", "memory", "recipe", "solve", "unlearn"),
+    ("train", "memory", "recipe", "presets", "solve", "unlearn"),
     ("metrics",),
     ("attacks",),
     ("reports", "tiny", "hosts"),
