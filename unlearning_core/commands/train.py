@@ -83,7 +83,10 @@ def _add_texts(parser: argparse.ArgumentParser, flag: str, help: str, metavar: s
 
 
 def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments' defaults by --preset over --recipe, which wins over a preset of its own. Raises as `Recipe.load`."""
+    """The arguments' defaults by --preset, which wins over --recipe, as that does over the preset that it names.
+
+    Raises as `Recipe.load`.
+    """
     recipe = read_recipe(args.recipe) if args.recipe else preset_recipe(CUSTOM)
     if args.preset:
         recipe = preset_recipe(args.preset).over(recipe)
