@@ -16,6 +16,7 @@ from .inputs import (
     clip_input,
     fid_input,
     fresh_input,
+    patch_input,
     prefix_input,
     prompt_inputs,
     sampling_inputs,
@@ -63,6 +64,7 @@ class CompareMethods(MeasuringNode):
                 *sampling_inputs(),
                 prefix_input("comparison"),
                 fresh_input(),
+                patch_input("A patch that all of them are measured by, for its prompts."),
             ],
             outputs=[
                 io.Image.Output(display_name="SHEET", tooltip="Prompts down, models across, LPIPS under each picture."),
@@ -75,7 +77,17 @@ class CompareMethods(MeasuringNode):
         )
 
     @classmethod
-    @checked("models", "retain_prompts", "forget_prompts", "names", "backbone", "clip_model", "fid", "filename_prefix")
+    @checked(
+        "models",
+        "retain_prompts",
+        "forget_prompts",
+        "names",
+        "backbone",
+        "clip_model",
+        "fid",
+        "filename_prefix",
+        sockets=["patch"],
+    )
     def validate_inputs(cls, inputs: Inputs) -> None:
         check_measured_inputs(inputs)
         if "names" in inputs:

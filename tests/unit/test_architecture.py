@@ -48,7 +48,7 @@ LIBRARY = (
         "tiny.world",
     ),
     ("deltas", "changes", "patch"),
-    ("latents", "bank", "probes", "encodings", "kept", "reads", "selections", "texts", "protection", "wordings"),
+    ("latents", "bank", "probes", "encodings", "kept", "reads", "selections", "texts", "protection", "wordings", "measured"),
     ("methods",),
     ("train", "memory", "recipe", "presets", "solve", "unlearn"),
     ("metrics",),
