@@ -10,8 +10,7 @@ from unlearning_core.prompts import DEFAULT_MEASURED, held_out
 
 def record(forget: list[str], retain: list[str], wordings: dict[str, list[str]] | None = None) -> Record:
     """Of a patch that forgets prompts, overwritten by an elephant."""
-    base = Fingerprint.of({})
-    return Record("uce", {}, forget, ["an elephant"], retain, {}, base, {}, wordings)
+    return Record("uce", {}, forget, ["an elephant"], retain, {}, Fingerprint("", ""), {}, wordings)
 
 
 RECORD = record(["a guitar", "a red lute"], ["a waterfall"], {"a guitar": ["a butterfly"]})

@@ -10,11 +10,13 @@ import pytest
 from unlearning_core.methods import METHODS
 from unlearning_core.model import matching
 from unlearning_core.prompts import (
+    DEFAULT_MEASURED,
     DEFAULT_RETAIN,
     Prompts,
     check_measured,
     clashing,
     default_retain,
+    held_out,
     held_prompts,
     left_out,
 )
