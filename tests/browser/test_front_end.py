@@ -3,85 +3,29 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from family_graphs import model_files
-from family_workflows import FAMILIES
 from node_pages import node_pages
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS, Workflow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OFFLINE = ["--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync"]
 PACK = "comfyui-unlearning"
 ALL = {workflow.name: workflow for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)}
 QUICKSTART = ALL["quickstart"].file
 LAYOUTS = ("quickstart", "pictures", "patch", "compare", "clip_judge", "own_judge", "flux", "z_image")  # all there are
-SAVED_PATCH = "loras/quickstart_00001_.safetensors"  # as the first workflow leaves it
-MODEL_FILES = {SAVED_PATCH, *(path for family in FAMILIES for path in model_files(family))}
-NARROW, WIDE = ViewportSize(width=1440, height=900), ViewportSize(width=1920, height=1080)
 READABLE = 0.6  # of the canvas' scale; below 0.57 classic nodes have no text
-START_MS, RUN_MS = 60_000, 60_000
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on the PATH: install Debian's `chromium`, or Google Chrome"
-)
-
-
-@pytest.fixture(scope="module")
-def page(server: Any) -> Iterator[Page]:
-    """ComfyUI's front end as somebody sees it who is past the tutorial and has the workflows' model files."""
-    for path in MODEL_FILES:
-        file = server.base_directory / "models" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()  # only its name is read
-    url = f"http://127.0.0.1:{server.port}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *OFFLINE])
-        page = browser.new_page(viewport=NARROW)
-        page.on("console", lambda message: note_error(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.request.post(f"{url}/api/settings/Comfy.TutorialCompleted", data=True)
-        page.goto(url)
-        page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=START_MS)
-        yield page
-        browser.close()
-
-
-complaints: list[str] = []  # in the browser's console, but for what ComfyUI itself writes there
-COMFYUIS_OWN = (
-    "Failed to load resource",  # what it asks for and does not find
-    "Connecting to",  # what it asks another host for, of a node that it does not know
-    "ComfyApp graph accessed before initialization",
-    "PromptExecutionError",  # of a workflow that the server refuses
-)
-
-
-def note_error(text: str) -> None:
-    if not text.startswith(COMFYUIS_OWN):
-        complaints.append(text)
-
-
-@pytest.fixture(autouse=True)
-def no_complaints() -> Iterator[None]:
-    """A test fails when something throws in the browser."""
-    complaints.clear()
-    yield
-    assert complaints == []
+RUN_MS = 60_000
 
 
 def open_workflow(page: Page, path: Path) -> None:
     """Open a workflow file as the menu's Open does, and wait until its graph is there."""
     types = sorted(node["type"] for node in read(path)["nodes"])
     page.locator("#comfy-file-input").set_input_files(path)
-    page.wait_for_function(
-        "types => app.graph.nodes.map(node => node.type).sort().join() === types.join()", arg=types, timeout=START_MS
-    )
+    page.wait_for_function("types => app.graph.nodes.map(node => node.type).sort().join() === types.join()", arg=types)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -103,7 +47,7 @@ def open_template(page: Page, workflow: Workflow) -> None:
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_role("button", name=PACK).click()
     page.get_by_test_id(f"template-workflow-{workflow.title}").click()
-    page.wait_for_function("id => app.graph.id === id", arg=read(workflow.file)["id"], timeout=START_MS)
+    page.wait_for_function("id => app.graph.id === id", arg=read(workflow.file)["id"])
 
 
 def places(page: Page, vue: bool) -> dict[str, list[float]]:
@@ -152,13 +96,6 @@ def vue_nodes(page: Page) -> Iterator[None]:
 
 def set_vue(page: Page, on: bool) -> None:
     page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
-
-
-@pytest.fixture
-def wide_window(page: Page) -> Iterator[None]:
-    page.set_viewport_size(WIDE)
-    yield
-    page.set_viewport_size(NARROW)
 
 
 @pytest.mark.usefixtures("vue_nodes")
@@ -255,7 +192,7 @@ def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
     expect(figures).to_have_css("opacity", "0.4")
 
     page.reload()
-    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=START_MS)
+    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
     expect(figures).to_be_attached()
 
 
