@@ -52,12 +52,6 @@ def test_the_front_end_knows_what_to_hide(server: Server) -> None:
     assert choice["hides"]["method"]["ovw"] == []
 
 
-@pytest.mark.parametrize("word", ["uce", "censor", "erase", "remove", "nsfw", "leco", "slider"])
-def test_unlearn_concept_is_found_by(word: str, server: Server) -> None:
-    aliases = info(server, "UnlearnConcept")["search_aliases"]
-    assert word in " ".join(aliases).lower().split()
-
-
 def metric(**changes: Any) -> dict[str, Any]:
     """Retention Metric of "unlearn" against "load", on coarse pictures."""
     loaded = {"base_model": ["load", 0], "unlearned_model": ["unlearn", 0], "clip": ["load", 1], "vae": ["load", 2]}
