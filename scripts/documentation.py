@@ -80,7 +80,7 @@ def preset_table() -> list[str]:
 def values_of(preset: Preset) -> str:
     """The method, and what differs from its defaults and those of the settings."""
     chosen = {**preset.options, **preset.settings}
-    return ", ".join([f"`{preset.method}`", *(f"{name} {value:g}" for name, value in chosen.items())])
+    return ", ".join([f"`{preset.method}`", *(f"{name} {_written(value)}" for name, value in chosen.items())])
 
 
 def attack_table() -> list[str]:

@@ -17,7 +17,21 @@ from unlearning_core.prompts import held_out
 from unlearning_core.settings import CUSTOM, Settings
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
-SMALL = {"width": 128, "height": 128, "batch_size": 2, "runs": 2, "run_steps": 3, "run_cfg": 3.0}  # as in `unlearn`
+SMALL: dict[str, Any] = {  # as in `unlearn`
+    "width": 128,
+    "height": 128,
+    "batch_size": 2,
+    "runs": 2,
+    "run_steps": 3,
+    "run_cfg": 3.0,
+}
+    "width": 128,
+    "height": 128,
+    "batch_size": 2,
+    "runs": 2,
+    "run_steps": 3,
+    "run_cfg": 3.0,
+}  # as in `unlearn`
 
 
 def info(server: Server, name: str) -> dict[str, Any]:

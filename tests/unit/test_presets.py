@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from unlearning_core.tiny import MODEL
 from unlearning_core.unlearn import unlearn
 
 PROMPTS = Prompts(("a cat face",), ("a dog face",), ("a frog", "a car"))
-OTHERS = {  # another value of each setting
+OTHERS: dict[str, Any] = {  # another value of each setting
     "steps": 3,
     "learning_rate": 0.5,
     "alpha": 2.0,
@@ -37,7 +38,7 @@ OTHERS = {  # another value of each setting
 }
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=str)
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=[*PRESETS])
 def test_a_preset_is_one_that_its_method_can_use(preset: Preset) -> None:
     settings = Settings(**preset.values)
     preset.objective.check_settings(settings)
@@ -69,7 +70,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=str)
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=[*PRESETS])
 def test_the_command_line_takes_a_preset(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked(monkeypatch, "--preset", preset.name, "--width", "128")
     assert request.method == preset.objective
