@@ -25,13 +25,6 @@ SMALL: dict[str, Any] = {  # as in `unlearn`
     "run_steps": 3,
     "run_cfg": 3.0,
 }
-    "width": 128,
-    "height": 128,
-    "batch_size": 2,
-    "runs": 2,
-    "run_steps": 3,
-    "run_cfg": 3.0,
-}  # as in `unlearn`
 
 
 def info(server: Server, name: str) -> dict[str, Any]:
