@@ -302,8 +302,14 @@ UNLEARN = "app.graph.nodes.find(node => node.type === 'UnlearnConcept')"
 
 
 def place_unlearn_concept(page: Page) -> None:
-    """An empty graph with a new node, as the search box adds it."""
-    page.evaluate("() => { app.graph.clear(); app.graph.add(LiteGraph.createNode('UnlearnConcept')); }")
+    """An empty graph with a new node, as the search box adds it.
+
+    A workflow has an id: without one ComfyUI gives a new node the widgets' state of the one that had its number before.
+    """
+    page.evaluate(
+        "() => { app.graph.clear(); app.graph.id = crypto.randomUUID();"
+        " app.graph.add(LiteGraph.createNode('UnlearnConcept')); }"
+    )
 
 
 def shown(page: Page) -> list[str]:
