@@ -6,13 +6,14 @@ from comfy_api.latest import io
 
 from ..unlearning_core.attacks import ATTACKS, parse_attacks
 from ..unlearning_core.attacks.base import Task, check_apart
+from ..unlearning_core.measured import MeasuredPrompts, measured_prompts
 from ..unlearning_core.metrics.plan import distinct
 from ..unlearning_core.prompts import lines
 from ..unlearning_core.sampling import Sampling
 from .host.checks import Inputs, checked
 from .host.folders import check_prefix
 from .host.progress import training_progress
-from .inputs import euler_inputs, prefix_input, seed_input, unlearned_inputs
+from .inputs import FROM_PATCH, HELD_OUT, euler_inputs, patch_input, prefix_input, seed_input, unlearned_inputs
 from .measuring import FigureNode, Result, model_names
 from .sockets import UnlearningJudge
 
@@ -52,13 +53,15 @@ class DoesItStayForgotten(FigureNode):
                     "forget_prompts",
                     multiline=True,
                     default="",
-                    tooltip="Prompts of the concept, one per line. All must name one label that the judge knows.",
+                    tooltip="Prompts of the concept, one per line. All must name one label that the judge knows. "
+                    f"{FROM_PATCH}",
                 ),
                 io.String.Input(
                     "other_prompts",
                     multiline=True,
                     default="",
-                    tooltip="Prompts of other things, one per line: controls, and texts that embeddings start from.",
+                    tooltip="Prompts of other things, one per line: controls, and texts that embeddings start from. "
+                    f"{HELD_OUT}",
                 ),
                 io.String.Input(
                     "wordings",
@@ -85,6 +88,7 @@ class DoesItStayForgotten(FigureNode):
                 ),
                 *euler_inputs(),
                 prefix_input("attacks"),
+                patch_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="HEAT", tooltip="Attacks down, models across: how much is back."),
@@ -97,14 +101,27 @@ class DoesItStayForgotten(FigureNode):
         )
 
     @classmethod
-    @checked("models", "names", "attacks", "forget_prompts", "other_prompts", "wordings", "filename_prefix")
+    @checked(
+        "models",
+        "names",
+        "attacks",
+        "forget_prompts",
+        "other_prompts",
+        "wordings",
+        "filename_prefix",
+        sockets=["patch"],
+    )
     def validate_inputs(cls, inputs: Inputs) -> None:
         if "attacks" in inputs:
             parse_attacks(lines(inputs["attacks"]))
         if "names" in inputs:
             model_names(lines(inputs["names"]), len(inputs["models"]))
-        linked = {"forget_prompts": "linked", "other_prompts": "linked otherwise", "wordings": ""}
-        check_apart(*(lines(inputs.get(name, text)) for name, text in linked.items()))
+        later = {"forget_prompts": "linked", "other_prompts": "linked otherwise", "wordings": ""}
+        texts = {name: inputs.get(name, text) for name, text in later.items()}
+        if "patch" in inputs:
+            texts = {name: texts[name].strip() or text for name, text in later.items()}
+        forget, others, wordings = map(lines, texts.values())
+        check_apart(forget, measured_prompts(forget, others, None, wordings).retain, wordings)
         if "filename_prefix" in inputs:
             check_prefix(inputs["filename_prefix"])
 
@@ -116,21 +133,30 @@ class DoesItStayForgotten(FigureNode):
         from ..unlearning_core.reports.tables import attack_page
         from .host.attacking import Stage, examined
 
-        attacks, task = parse_attacks(lines(inputs["attacks"])), task_of(inputs)
+        attacks, prompts = parse_attacks(lines(inputs["attacks"])), prompts_of(inputs)
+        task = task_of(prompts, inputs)
         base, models = inputs["base_model"], list(inputs["models"].values())
         named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
         stage = Stage(inputs["clip"], inputs["vae"], inputs["judge"])
         examination = examined(base, named, stage, attacks, task, training_progress(cls.hidden.unique_id))
         heat, back = attack_heat(examination), comeback_sheet(examination)
-        return Result(attack_report(examination), attack_page(examination), first=(heat, back), pictures=(heat, back))
+        report, page = attack_report(examination), attack_page(examination)
+        return Result(report, page, first=(heat, back), pictures=(heat, back), told=prompts.told)
 
 
-def task_of(inputs: Inputs) -> Task:
+def prompts_of(inputs: Inputs) -> MeasuredPrompts:
+    """Those of the boxes, or of the patch where these are empty."""
+    forget, others, wordings = (lines(inputs.get(name, "")) for name in ("forget_prompts", "other_prompts", "wordings"))
+    patch = inputs.get("patch")
+    return measured_prompts(forget, others, patch and patch.record, wordings, box="other")
+
+
+def task_of(prompts: MeasuredPrompts, inputs: Inputs) -> Task:
     """What the node's inputs ask for. Raises ValueError as `Task`."""
     sampling = Sampling(inputs["steps"], inputs["cfg"], inputs["width"], inputs["height"])
     return Task(
-        forget=distinct(lines(inputs["forget_prompts"])),
-        others=distinct(lines(inputs["other_prompts"])),
+        forget=distinct(prompts.forget),
+        others=distinct(prompts.retain),
         sampling=sampling,
         seed=inputs["seed"],
         seeds=inputs["seeds"],

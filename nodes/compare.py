@@ -20,6 +20,7 @@ from .inputs import (
     clip_input,
     fid_input,
     fresh_input,
+    patch_input,
     prefix_input,
     prompt_inputs,
     sampling_inputs,
@@ -77,6 +78,7 @@ class CompareMethods(MeasuringNode):
                     tooltip="Attacks on every model, as in Does It Stay Forgotten, one per line: adds how much of the "
                     "concept comes back under the strongest of them. Needs a judge and forget prompts. Empty: none.",
                 ),
+                patch_input("A patch that all of them are measured by, for its prompts."),
             ],
             outputs=[
                 io.Image.Output(display_name="SHEET", tooltip="Prompts down, models across, LPIPS under each picture."),
@@ -99,6 +101,7 @@ class CompareMethods(MeasuringNode):
         "fid",
         "filename_prefix",
         "attacks",
+        sockets=["patch"],
     )
     def validate_inputs(cls, inputs: Inputs) -> None:
         check_measured_inputs(inputs)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..unlearning_core.prompts import lines
 from .host.checks import Inputs, checked
-from .inputs import fresh_input, measured_inputs, prefix_input, prompt_inputs, sampling_inputs, seed_inputs
+from .inputs import fresh_input, measured_inputs, patch_input, prefix_input, prompt_inputs, sampling_inputs, seed_inputs
 from .measuring import MeasuringNode, Result, check_measured_inputs, compared
 from .sockets import UnlearningJudge
 
@@ -44,6 +44,7 @@ class ForgettingMetric(MeasuringNode):
                 *sampling_inputs(),
                 prefix_input("forgetting"),
                 fresh_input(),
+                patch_input(),
             ],
             outputs=[
                 io.Float.Output(display_name="UA", tooltip="Unlearning accuracy, 0 to 1. Higher is better."),
@@ -59,9 +60,9 @@ class ForgettingMetric(MeasuringNode):
         )
 
     @classmethod
-    @checked("retain_prompts", "forget_prompts", "filename_prefix")
+    @checked("retain_prompts", "forget_prompts", "filename_prefix", sockets=["patch"])
     def validate_inputs(cls, inputs: Inputs) -> None:
-        if not lines(inputs.get("forget_prompts", "linked")):
+        if "patch" not in inputs and not lines(inputs.get("forget_prompts", "linked")):
             raise ValueError(
                 "forget prompts: empty; write at least one prompt whose concept should be gone, one per line"
             )

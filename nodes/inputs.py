@@ -10,10 +10,12 @@ from comfy_api.latest import io
 
 from ..unlearning_core.metrics.backbones import BACKBONES
 from .host.checks import Least
-from .sockets import UnlearningJudge
+from .sockets import UnlearningJudge, UnlearningPatch
 
 SHIPPED = "shipped"  # metrics.clip has it too; importing that would slow ComfyUI's start
 MODELS = 100  # the most that Autogrow takes
+FROM_PATCH = "When empty and a patch is connected: the prompts that it forgets."
+HELD_OUT = "When empty and a patch is connected: a list of everyday things, without what it forgets or was trained on."
 LABELS = "a photo of a {}: cat, dog, horse, car, house\na painting by {}: Vincent van Gogh, Claude Monet"
 
 
@@ -52,16 +54,22 @@ def prompt_inputs(forget: str = "May be empty.") -> list[io.Input]:
             "forget_prompts",
             multiline=True,
             default="",
-            tooltip=f"Prompts whose pictures should change, one per line. {forget}",
+            tooltip=f"Prompts whose pictures should change, one per line. {forget} {FROM_PATCH}",
         ),
         io.String.Input(
             "retain_prompts",
             multiline=True,
             default="",
             tooltip="Prompts whose pictures should stay as they were, one per line; preferably prompts that "
-            "were not trained on. A prompt that comes twice counts once.",
+            "were not trained on. A prompt that comes twice counts once; one that is a forget prompt too is left out. "
+            f"{HELD_OUT}",
         ),
     ]
+
+
+def patch_input(tooltip: str = "The patch under test, for its prompts.") -> io.Input:
+    """Where empty prompt boxes are filled from."""
+    return UnlearningPatch.Input("patch", optional=True, tooltip=tooltip)
 
 
 def seed_input() -> io.Input:

@@ -13,6 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..unlearning_core.measured import MeasuredPrompts, measured_prompts
 from ..unlearning_core.prompts import check_measured, lines
 from .host.checks import Inputs, check_given
 from .host.folders import check_prefix, save_report
@@ -32,6 +33,7 @@ class Result(NamedTuple):
     first: tuple[Any, ...]  # outputs before TABLE and JSON
     last: tuple[Any, ...] = ()  # and behind them
     pictures: Sequence[Tensor] = ()  # [1, H, W, 3] in 0..1, shown in the node
+    told: Sequence[str] = ()  # of the prompts, a sentence each
 
 
 class FigureNode(io.ComfyNode):
@@ -48,13 +50,12 @@ class FigureNode(io.ComfyNode):
         result = cls.result(inputs)
         files = save_report(prefix, result.report)
         show(f"measured in {time.monotonic() - began:.0f} s", cls.hidden.unique_id)
-        shown: dict[str, Any] = {"text": (result.page,), cls.key: [result.report.summary], "report": files}
+        page = "\n\n".join([result.page, *result.told])
+        shown: dict[str, Any] = {"text": (page,), cls.key: [result.report.summary], "report": files}
         if result.pictures:
             previews = (ui.PreviewImage(picture, cls=cls).as_dict()["images"] for picture in result.pictures)
             shown["images"] = [image for preview in previews for image in preview]
-        return io.NodeOutput(
-            *result.first, result.page, json.dumps(result.report.summary, indent=2), *result.last, ui=shown
-        )
+        return io.NodeOutput(*result.first, page, json.dumps(result.report.summary, indent=2), *result.last, ui=shown)
 
     @classmethod
     @abstractmethod
@@ -72,14 +73,16 @@ class MeasuringNode(FigureNode):
         from .host.live import running
         from .host.preview import studio_for
 
-        plan = plan_of(inputs)
+        prompts = prompts_of(inputs)
+        plan = plan_of(prompts, inputs)
         progress = drawing_progress(cls.count_pictures(plan, inputs) * inputs["steps"], cls.hidden.unique_id)
         sampling = KSamplerSettings(**{spec.name: inputs[spec.name] for spec in fields(KSamplerSettings)})
         drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
         drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
         cache, run = picture_cache(inputs.get("fresh_pictures", False)), running(cls.hidden.unique_id)
         with interruptible():
-            return cls.measure(studio_for(drawing, cache, inputs["base_model"], run), plan, inputs)
+            studio = studio_for(drawing, cache, inputs["base_model"], run)
+            return cls.measure(studio, plan, inputs)._replace(told=prompts.told)
 
     @classmethod
     @abstractmethod
@@ -112,18 +115,28 @@ def compared(studio: Studio[ModelPatcher], inputs: Inputs) -> Compared:
     return Compared(studio.cached(base_model), studio.cached(unlearned_model), settings)
 
 
-def plan_of(inputs: Inputs) -> Plan:
+def prompts_of(inputs: Inputs) -> MeasuredPrompts:
+    """Those of the boxes, or of the patch where these are empty."""
+    patch = inputs.get("patch")
+    return measured_prompts(lines(inputs["forget_prompts"]), lines(inputs["retain_prompts"]), patch and patch.record)
+
+
+def plan_of(prompts: MeasuredPrompts, inputs: Inputs) -> Plan:
     """What a node draws. Raises ValueError as `Plan` does."""
     from ..unlearning_core.metrics.plan import Plan
 
-    retain, forget = lines(inputs["retain_prompts"]), lines(inputs["forget_prompts"])
-    return Plan.of(retain, forget, inputs["seed"], inputs["seeds"], inputs["forget_seeds"])
+    return Plan.of(prompts.retain, prompts.forget, inputs["seed"], inputs["seeds"], inputs["forget_seeds"])
 
 
 def check_measured_inputs(inputs: Inputs) -> None:
-    """Raises ValueError for prompts that cannot be measured, or a bad prefix, where they are not linked."""
-    if "retain_prompts" in inputs:
-        check_measured(lines(inputs["retain_prompts"]), lines(inputs.get("forget_prompts", "")))
+    """Raises ValueError for prompts that cannot be measured, or a bad prefix, where they are not linked.
+
+    With a patch, whose prompts are known only when it is there, the boxes may be empty.
+    """
+    retain = lines(inputs.get("retain_prompts", ""))
+    if retain or ("retain_prompts" in inputs and "patch" not in inputs):
+        given = measured_prompts(lines(inputs.get("forget_prompts", "")), retain, None)
+        check_measured(given.retain, given.forget)
     if "filename_prefix" in inputs:
         check_prefix(inputs["filename_prefix"])
 

@@ -15,6 +15,7 @@ from .inputs import (
     fid_input,
     fresh_input,
     measured_inputs,
+    patch_input,
     prefix_input,
     prompt_inputs,
     sampling_inputs,
@@ -52,6 +53,7 @@ class CLIPScoreFrechet(MeasuringNode):
                 *sampling_inputs(),
                 prefix_input("quality"),
                 fresh_input(),
+                patch_input(),
             ],
             outputs=[
                 io.Float.Output(display_name="CLIP_SCORE", tooltip="Mean CLIPScore of the retain pictures, 0 to 100."),
@@ -64,7 +66,7 @@ class CLIPScoreFrechet(MeasuringNode):
         )
 
     @classmethod
-    @checked("retain_prompts", "forget_prompts", "clip_model", "fid", "filename_prefix")
+    @checked("retain_prompts", "forget_prompts", "clip_model", "fid", "filename_prefix", sockets=["patch"])
     def validate_inputs(cls, inputs: Inputs) -> None:
         check_measured_inputs(inputs)
         check_networks(inputs)

@@ -15,6 +15,7 @@ from .inputs import (
     backbone_input,
     fresh_input,
     measured_inputs,
+    patch_input,
     prefix_input,
     prompt_inputs,
     sampling_inputs,
@@ -56,9 +57,7 @@ class RetentionMetric(MeasuringNode):
                     optional=True,
                     tooltip="Counts the forget pictures that no longer show the concept: UA, unlearning accuracy.",
                 ),
-                UnlearningPatch.Input(
-                    "patch", optional=True, tooltip="The patch under test; comes out with the figures in its header."
-                ),
+                patch_input("The patch under test, for its prompts; comes out with the figures in its header."),
                 backbone_input(),
                 prefix_input("retention"),
                 fresh_input(),
@@ -81,7 +80,7 @@ class RetentionMetric(MeasuringNode):
         )
 
     @classmethod
-    @checked("retain_prompts", "forget_prompts", "backbone", "filename_prefix")
+    @checked("retain_prompts", "forget_prompts", "backbone", "filename_prefix", sockets=["patch"])
     def validate_inputs(cls, inputs: Inputs) -> None:
         check_measured_inputs(inputs)
         check_lpips(inputs.get("backbone", "alex"))

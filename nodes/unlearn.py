@@ -11,8 +11,9 @@ from comfy_api.latest import io
 
 from ..unlearning_core.methods import METHODS, Method, groups
 from ..unlearning_core.model import SELECTIONS
+from ..unlearning_core.presets import CHOICES, PRESETS, START, SUMMARIES, Preset, preset_named
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, clashing, left_out, lines
-from ..unlearning_core.settings import Settings
+from ..unlearning_core.settings import CUSTOM, Settings
 from .host.checks import Inputs, check_given, checked
 from .inputs import number_input, tooltip
 from .sockets import UnlearningPatch
@@ -47,7 +48,7 @@ class UnlearnConcept(io.ComfyNode):
                 "remove concept",
                 "remove style",
                 "censor",
-                "NSFW filter",
+                "NSFW",
                 "UCE",
                 "ESD",
                 "OVW",
@@ -112,6 +113,14 @@ class UnlearnConcept(io.ComfyNode):
                     for name in ("batch_size", "runs", "run_steps", "run_cfg")
                 ),
                 *(number_input(SETTINGS[name], optional=True) for name in ("protect", "wordings")),
+                io.Combo.Input(  # the last, since saved workflows have values by their place; nodes/web moves it up
+                    "thoroughness",
+                    options=list(CHOICES),
+                    default=CUSTOM,
+                    optional=True,
+                    tooltip=thoroughness_tooltip(),
+                    extra_dict={"start": START, "hides": hides()},
+                ),
                 io.Latent.Input(
                     "forget_latents",
                     optional=True,
@@ -133,14 +142,15 @@ class UnlearnConcept(io.ComfyNode):
         )
 
     @classmethod
-    @checked("method", "forget_prompts", "overwrite_prompt", "retain_prompts", "weights", "rank")
+    @checked("method", "forget_prompts", "overwrite_prompt", "retain_prompts", "weights", "rank", "thoroughness")
     def validate_inputs(cls, inputs: Inputs) -> None:
         if "method" not in inputs:  # ComfyUI leaves out a choice that it does not know
             raise ValueError(f"method: unknown; choose one of {', '.join(METHODS)}")
         if "forget_prompts" in inputs:
             prompts_of({"overwrite_prompt": "", "retain_prompts": "", **inputs})
-        kind = METHODS[inputs["method"]["method"]]
-        kind().check_settings(settings_of(kind, {"weights": METHOD_DEFAULT, **inputs}))
+        method = {"method": inputs["method"]["method"]}
+        objective, settings = chosen(method, {"weights": METHOD_DEFAULT, **inputs})
+        objective.check_settings(settings)
 
     @classmethod
     def execute(cls, model: ModelPatcher, clip: Any, method: dict[str, Any], **inputs: Any) -> io.NodeOutput:
@@ -148,13 +158,33 @@ class UnlearnConcept(io.ComfyNode):
 
         check_given(cls.define_schema().inputs, {"model": model, "clip": clip, **inputs})
         prompts = prompts_of(inputs)
-        kind = METHODS[method["method"]]
-        objective = kind(**{key: value for key, value in method.items() if key != "method"})
-        settings = settings_of(kind, inputs)
+        objective, settings = chosen(method, inputs)
         objective.check_settings(settings)
         remark = left_out(clashing(prompts.forget, lines(inputs["retain_prompts"])))
         task = Task(objective, prompts, settings, inputs.get("forget_latents"), inputs.get("retain_latents"), remark)
         return io.NodeOutput(*unlearned(model, clip, task, cls.hidden.unique_id))
+
+
+def thoroughness_tooltip() -> str:
+    """A line for each preset."""
+    lines = [f"{name}: {summary}." for name, summary in SUMMARIES.items() if name != CUSTOM]
+    free = "picture size, seed and sampling stay yours"
+    return "\n".join([f"How thoroughly to forget; {free}.", *lines, f"{CUSTOM}: method and settings as they stand."])
+
+
+def hides() -> dict[str, dict[str, list[str]]]:
+    """For the front end: inputs that change nothing under a preset; without one, under a method."""
+    return {
+        "preset": {name: ["method", *hidden_by(preset)] for name, preset in PRESETS.items()},
+        "method": {name: list(kind.unused_settings(wordings=False)) for name, kind in METHODS.items()},
+        "method_with_wordings": {name: list(kind.unused_settings(wordings=True)) for name, kind in METHODS.items()},
+    }
+
+
+def hidden_by(preset: Preset) -> list[str]:
+    """The settings that a preset decides, and those that its method does not use."""
+    unused = preset.kind.unused_settings(bool(preset.values["wordings"]))
+    return sorted(({*preset.values} - {"preset"}) | {*unused})
 
 
 def method_tooltip() -> str:
@@ -180,7 +210,20 @@ def prompts_of(inputs: Inputs) -> Prompts:
     return Prompts.parse(inputs["forget_prompts"], inputs["overwrite_prompt"], inputs["retain_prompts"])
 
 
+def chosen(method: Inputs, inputs: Inputs) -> tuple[Method, Settings]:
+    """Method and settings of the preset, or of the widgets. Raises ValueError for an unknown preset or a value out of
+    its range.
+    """
+    thoroughness = inputs.get("thoroughness", CUSTOM)
+    if preset := preset_named(thoroughness):
+        return preset.objective, settings_of(preset.kind, {**inputs, **preset.values})
+    kind = METHODS[method["method"]]
+    objective = kind(**{key: value for key, value in method.items() if key != "method"})
+    return objective, settings_of(kind, {**inputs, "preset": thoroughness})
+
+
 def settings_of(kind: type[Method], inputs: Inputs) -> Settings:
-    """The widgets' values. Raises ValueError for one out of its range."""
+    """The values under the names of `Settings`. Raises ValueError for one out of its range."""
     weights = kind.weights if inputs["weights"] == METHOD_DEFAULT else inputs["weights"]
-    return Settings(weights=weights, **{name: inputs[name] for name in SETTINGS if name in inputs})
+    given = {name: inputs[name] for name in SETTINGS if name in inputs}
+    return Settings(weights=weights, preset=inputs["preset"], **given)

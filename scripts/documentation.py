@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 from unlearning_core.attacks import ATTACKS, Attack
 from unlearning_core.methods import METHODS, GradientMethod, Method, groups
 from unlearning_core.metrics.figure import FIGURES, figure_named
+from unlearning_core.presets import PRESETS, Preset
 from unlearning_core.reports.tables import markdown_table
 
 COMMAND = "scripts/documentation.py"
@@ -73,6 +74,18 @@ def latents(kind: type[GradientMethod]) -> str:
     what = "noised pictures" if kind.noised else "trajectories"
     prompts = [PROMPTS[guide] for guide in kind.guides] + ["retain"] * kind.uses_retain
     return f"{what} of the {' and '.join(prompts)} prompts"
+
+
+def preset_table() -> list[str]:
+    """A row for each preset."""
+    rows = [(f"`{name}`", preset.summary, values_of(preset)) for name, preset in PRESETS.items()]
+    return table(("preset", "what it costs and resists", "values"), rows)
+
+
+def values_of(preset: Preset) -> str:
+    """The method, and what differs from its defaults and those of the settings."""
+    chosen = {**preset.options, **preset.settings}
+    return ", ".join([f"`{preset.method}`", *(f"{name} {_written(value)}" for name, value in chosen.items())])
 
 
 def attack_table() -> list[str]:
@@ -159,7 +172,11 @@ def listed(names: Sequence[str]) -> str:
 
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     ROOT / "README.md": {"nodes": node_table, "methods": method_table, "costs": cost_table},
-    NODES / "web" / "docs" / "UnlearnConcept.md": {"methods": method_table, "groups": method_groups},
+    NODES / "web" / "docs" / "UnlearnConcept.md": {
+        "presets": preset_table,
+        "methods": method_table,
+        "groups": method_groups,
+    },
     ROOT / "docs" / "methods.md": {"methods": method_sections},
     NODES / "web" / "docs" / "DoesItStayForgotten.md": {"attacks": attack_table},
     ROOT / "docs" / "attacks.md": {"attacks": attack_sections},

@@ -87,10 +87,10 @@ def concept() -> Graph:
         f"Makes **a small model forget cats**, and measures what that cost. {RUN}",
         f"* **Before, after, difference**: cat faces turn into dog faces, the other pictures stay.\n{SCALE}",
         takes("a minute"),
-        "**forget_prompts** and **overwrite_prompt**: try **a pizza** and **a star**, and take the pizzas out of "
-        "**retain_prompts**. The patch is saved in output/loras; workflow 05 draws with it.",
+        "**forget_prompts** alone: write **a pizza** for **a cat face** in each line. The lines about pizzas in the "
+        "other boxes are left out by themselves. The patch is saved in output/loras; workflow 05 draws with it.",
     )
-    return standard("quickstart", CATS, OVERWRITE, DRAWN, told)
+    return standard("quickstart", replace(CATS, measured_forget=()), OVERWRITE, DRAWN, told)
 
 
 def as_app() -> Graph:

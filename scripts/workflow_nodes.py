@@ -20,7 +20,9 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a workflow forgets. The measured prompts are others than the trained ones where there are others."""
+    """What a workflow forgets. The measured prompts are others than the trained ones where there are others; without
+    any, those of the patch are measured.
+    """
 
     forget: tuple[str, ...]
     overwrite: tuple[str, ...]
@@ -109,6 +111,7 @@ def unlearn(place: tuple[int, Box], loaded: Loaded, prompts: Prompts, training: 
         number("run_cfg", training.run_cfg),
         number("protect", 0),
         whole("wordings", 0),
+        choice("thoroughness", "custom"),
     )
     return Node(place[0], "UnlearnConcept", title, place[1], inputs, {"MODEL": "MODEL", "PATCH": "UNLEARNING_PATCH"})
 

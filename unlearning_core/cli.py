@@ -53,7 +53,6 @@ def _run(arguments: Sequence[str] | None) -> None:
     commands = {"train": train, "evaluate": evaluate, "attack": attack, "export": export}
     parser = Parser(prog="unlearn", description=__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.set_defaults(recipe=None)
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, command in commands.items():
         about = (command.__doc__ or "").splitlines()[0]
@@ -61,8 +60,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with _errors_in_one_line(f"unlearn {args.command}"):
-        if args.recipe:
-            subparsers.choices[args.command].set_defaults(**train.recipe_defaults(args.recipe))
+        if args.command == "train":
+            subparsers.choices[args.command].set_defaults(**train.defaults_of(args))
             args = parser.parse_args(arguments)
         with launched(args.device or default_device()):
             commands[args.command].run(args)

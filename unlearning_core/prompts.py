@@ -39,6 +39,32 @@ DEFAULT_RETAIN = (  # everyday subjects and styles, far from each other
     "a watercolour of a village",
     "a black and white photograph",
 )
+DEFAULT_MEASURED = (  # other ones of the same kind, so that what was held in training is not what is measured
+    "a boy on a bicycle",
+    "a photo of a child",
+    "a chef in a kitchen",
+    "an elderly couple",
+    "a rabbit in the grass",
+    "an elephant",
+    "a fish under water",
+    "a butterfly",
+    "a loaf of bread",
+    "a pizza",
+    "a glass of wine",
+    "a forest in autumn",
+    "a desert under a blue sky",
+    "a waterfall",
+    "a castle on a hill",
+    "a bridge over a river",
+    "a lighthouse by the sea",
+    "a ship in a harbour",
+    "an airplane",
+    "a bookshelf",
+    "a wooden chair",
+    "a guitar",
+    "a clock on a wall",
+    "a charcoal sketch of a market",
+)
 SMALL_WORDS = ("a", "an", "the", "of", "in", "on", "at", "by", "with", "and", "to")
 KINDS_OF_PICTURE = ("photo", "photograph", "picture", "image", "portrait", "painting", "drawing", "style")
 NO_SUBJECT = {*SMALL_WORDS, *KINDS_OF_PICTURE}
@@ -54,11 +80,18 @@ def default_retain(forget: Sequence[str]) -> tuple[str, ...]:
     """DEFAULT_RETAIN without the prompts that name a subject of a forget prompt, in singular or plural, and in British
     or American spelling.
     """
+    return _of_other_things(DEFAULT_RETAIN, forget)
+
+
+def held_out(forget: Sequence[str], trained: Iterable[str]) -> tuple[str, ...]:
+    """DEFAULT_MEASURED without the prompts that `default_retain` would leave out, and without those trained on."""
+    return without(_of_other_things(DEFAULT_MEASURED, forget), clashing(trained, DEFAULT_MEASURED))
+
+
+def _of_other_things(prompts: Iterable[str], forget: Sequence[str]) -> tuple[str, ...]:
     forgotten = set[str]().union(*map(_subjects, forget))
     exact = {prompt.casefold() for prompt in forget}
-    return tuple(
-        prompt for prompt in DEFAULT_RETAIN if prompt.casefold() not in exact and not _subjects(prompt) & forgotten
-    )
+    return tuple(prompt for prompt in prompts if prompt.casefold() not in exact and not _subjects(prompt) & forgotten)
 
 
 def _subjects(prompt: str) -> set[str]:
@@ -78,10 +111,10 @@ def without(retain: Iterable[str], clashes: Iterable[str]) -> tuple[str, ...]:
     return tuple(prompt for prompt in retain if prompt not in set(clashes))
 
 
-def left_out(clashes: Sequence[str]) -> str:
-    """A sentence for prompts that clash; empty without any."""
+def left_out(clashes: Sequence[str], box: str = "retain") -> str:
+    """A sentence for prompts of a box that clash; empty without any."""
     named = ", ".join(map(quoted, clashes))
-    return f"retain prompts: {named} left out, being a forget prompt too" if clashes else ""
+    return f"{box} prompts: {named} left out, being a forget prompt too" if clashes else ""
 
 
 def quoted(prompt: str) -> str:

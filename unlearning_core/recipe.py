@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,15 @@ class Recipe:
         options, settings = (said.pop(name, {}) for name in ("options", "settings"))
         table = {**said, **settings, **({"options": options} if options else {})}
         return "\n".join([HEADING, *(f"# {comment}" for comment in comments), dumps(table)])
+
+    def over(self, other: Recipe) -> Recipe:
+        """This one, with what it leaves open taken from another. Options are another's where the method is the same."""
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        method = self.method or other.method
+        options = {**(other.options if other.method == method else {}), **self.options}
+        return replace(
+            other, **{**said, "method": method, "options": options, "settings": {**other.settings, **self.settings}}
+        )
 
     def values(self) -> dict[str, Any]:
         """What it says but for options: names, and settings of the type that they have in `Settings`."""

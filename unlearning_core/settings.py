@@ -8,6 +8,8 @@ from .model import SELECTIONS
 from .options import check_ranges, option
 from .sampling import Sampling
 
+CUSTOM = "custom"  # no preset
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -67,6 +69,7 @@ class Settings:
     run_steps: int = option(20, 2, 1000, "sampling steps of a base trajectory; distilled models: their own few", step=1)
     run_cfg: float = option(3.0, 0.0, 100.0, "guidance scale of the base trajectories; distilled models: 1")
     weights: str = "cross_attention_kv"
+    preset: str = CUSTOM  # that values come from which are not given, for the record
 
     def __post_init__(self) -> None:
         check_ranges(self)

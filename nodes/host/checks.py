@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -11,8 +11,10 @@ from comfy_api.latest import io
 Inputs = Mapping[str, Any]
 
 
-def checked(*names: str) -> Callable[[Callable[[Any, Inputs], None]], Callable[..., bool]]:
+def checked(*names: str, sockets: Sequence[str] = ()) -> Callable[[Callable[[Any, Inputs], None]], Callable[..., bool]]:
     """Makes a node's `validate_inputs` of a check of the inputs `names`; those that are linked are not among them.
+
+    Of `sockets`, which have no value before the node runs, those are among them that are linked, with True.
 
     What the check raises is the one error that ComfyUI shows; an answer it would repeat for each of the names. ComfyUI
     passes the inputs that the signature names, and makes its own checks of ranges and choices on all others.
@@ -22,10 +24,11 @@ def checked(*names: str) -> Callable[[Callable[[Any, Inputs], None]], Callable[.
         def validate_inputs(cls: Any, **inputs: Any) -> bool:
             specs = {spec.id: spec for spec in cls.define_schema().inputs}
             _check_choices(specs.values(), inputs)
-            check(cls, {name: value for name, value in inputs.items() if _readable(specs[name], value)})
+            given = {name: inputs[name] for name in names if name in inputs and _readable(specs[name], inputs[name])}
+            check(cls, given | {name: True for name in sockets if name in inputs})
             return True
 
-        parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+        parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in (*names, *sockets)]
         validate_inputs.__signature__ = Signature(  # type: ignore[attr-defined]
             [Parameter("cls", Parameter.POSITIONAL_OR_KEYWORD), *parameters]
         )

@@ -14,6 +14,12 @@ export function isMeasuring(node) {
   return isOurs(node) && node.constructor.nodeData.output_name.includes("TABLE");
 }
 
+/** What the schema says of a node's input, by the input's name. */
+export function optionsOf(node, name) {
+  const { required, optional } = node.constructor.nodeData.input;
+  return { ...required, ...optional }[name][1];
+}
+
 /** All nodes of the workflow, those in subgraphs too, whichever of its graphs is shown. */
 export function allNodes() {
   return graphs().flatMap((graph) => graph.nodes);

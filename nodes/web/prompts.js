@@ -3,7 +3,7 @@
  * classic nodes, where a text box has neither, a caption and a tooltip. Vue nodes draw their own.
  */
 import { app } from "../../scripts/app.js";
-import { isMeasuring, isOurs } from "./nodes.js";
+import { isMeasuring, isOurs, optionsOf } from "./nodes.js";
 
 const HEIGHT = 110;
 const MEASURED_HEIGHT = 75;
@@ -11,12 +11,6 @@ const CAPTION = { x: 16, y: 8, font: "11px sans-serif" };
 
 function promptBoxes(node) {
   return (node.widgets ?? []).filter((widget) => widget.type === "customtext");
-}
-
-/** The tooltip of an input; ComfyUI gives it to the widget later. */
-function tooltipOf(node, box) {
-  const { required, optional } = node.constructor.nodeData.input;
-  return { ...required, ...optional }[box.name][1].tooltip;
 }
 
 function drawCaptions(node, context) {
@@ -34,7 +28,7 @@ app.registerExtension({
     if (!isOurs(node)) return;
     for (const box of promptBoxes(node)) {
       box.options.getMinHeight = () => (isMeasuring(node) ? MEASURED_HEIGHT : HEIGHT);
-      box.element.title = tooltipOf(node, box);
+      box.element.title = optionsOf(node, box.name).tooltip; // ComfyUI gives it to the widget later
     }
     const onDrawForeground = node.onDrawForeground;
     node.onDrawForeground = function (context, canvas, ...rest) {

@@ -3,86 +3,40 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from family_graphs import model_files
-from family_workflows import FAMILIES
 from node_pages import node_pages
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS, Workflow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OFFLINE = ["--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync"]
 PACK = "comfyui-unlearning"
 KNOWN = {workflow.name: workflow for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)}
 ALL = {name: workflow for name, workflow in KNOWN.items() if workflow.graph.app is None}  # that open as a graph
 QUICKSTART = ALL["quickstart"].file
-LAYOUTS = ("quickstart", "pictures", "patch", "compare", "attacks", "clip_judge", "own_judge", "flux", "z_image")  # all
-SAVED_PATCH = "loras/quickstart_00001_.safetensors"  # as the first workflow leaves it
-MODEL_FILES = {SAVED_PATCH, *(path for family in FAMILIES for path in model_files(family))}
-NARROW, WIDE = ViewportSize(width=1440, height=900), ViewportSize(width=1920, height=1080)
+LAYOUTS = (
+    "quickstart",
+    "pictures",
+    "patch",
+    "compare",
+    "attacks",
+    "clip_judge",
+    "own_judge",
+    "flux",
+    "z_image",
+)
 READABLE = 0.6  # of the canvas' scale; below 0.57 classic nodes have no text
-START_MS, RUN_MS = 60_000, 60_000
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on the PATH: install Debian's `chromium`, or Google Chrome"
-)
-
-
-@pytest.fixture(scope="module")
-def page(server: Any) -> Iterator[Page]:
-    """ComfyUI's front end as somebody sees it who is past the tutorial and has the workflows' model files."""
-    for path in MODEL_FILES:
-        file = server.base_directory / "models" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()  # only its name is read
-    url = f"http://127.0.0.1:{server.port}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *OFFLINE])
-        page = browser.new_page(viewport=NARROW)
-        page.on("console", lambda message: note_error(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.request.post(f"{url}/api/settings/Comfy.TutorialCompleted", data=True)
-        page.goto(url)
-        page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=START_MS)
-        yield page
-        browser.close()
-
-
-complaints: list[str] = []  # in the browser's console, but for what ComfyUI itself writes there
-COMFYUIS_OWN = (
-    "Failed to load resource",  # what it asks for and does not find
-    "Connecting to",  # what it asks another host for, of a node that it does not know
-    "ComfyApp graph accessed before initialization",
-    "PromptExecutionError",  # of a workflow that the server refuses
-)
-
-
-def note_error(text: str) -> None:
-    if not text.startswith(COMFYUIS_OWN):
-        complaints.append(text)
-
-
-@pytest.fixture(autouse=True)
-def no_complaints() -> Iterator[None]:
-    """A test fails when something throws in the browser."""
-    complaints.clear()
-    yield
-    assert complaints == []
+RUN_MS = 60_000
 
 
 def open_workflow(page: Page, path: Path) -> None:
     """Open a workflow file as the menu's Open does, and wait until its graph is there."""
     types = sorted(node["type"] for node in read(path)["nodes"])
     page.locator("#comfy-file-input").set_input_files(path)
-    page.wait_for_function(
-        "types => app.graph.nodes.map(node => node.type).sort().join() === types.join()", arg=types, timeout=START_MS
-    )
+    page.wait_for_function("types => app.graph.nodes.map(node => node.type).sort().join() === types.join()", arg=types)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -104,7 +58,7 @@ def open_template(page: Page, workflow: Workflow) -> None:
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_role("button", name=PACK).click()
     page.get_by_test_id(f"template-workflow-{workflow.title}").click()
-    page.wait_for_function("id => app.graph.id === id", arg=read(workflow.file)["id"], timeout=START_MS)
+    page.wait_for_function("id => app.graph.id === id", arg=read(workflow.file)["id"])
 
 
 def places(page: Page, vue: bool) -> dict[str, list[float]]:
@@ -155,13 +109,6 @@ def set_vue(page: Page, on: bool) -> None:
     page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
 
 
-@pytest.fixture
-def wide_window(page: Page) -> Iterator[None]:
-    page.set_viewport_size(WIDE)
-    yield
-    page.set_viewport_size(NARROW)
-
-
 @pytest.mark.usefixtures("vue_nodes")
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layout_is_readable_with_vue_nodes(page: Page, name: str, tmp_path: Path) -> None:
@@ -195,7 +142,7 @@ def test_app_shows_four_inputs_and_is_the_quickstart(page: Page, tmp_path: Path)
     assert app and len(app.inputs) == 4
     open_template(page, workflow)
 
-    expect(page.get_by_test_id("linear-widgets")).to_be_visible(timeout=START_MS)
+    expect(page.get_by_test_id("linear-widgets")).to_be_visible()
     captions = page.get_by_test_id("linear-widgets").get_by_test_id("builder-widget-label")
     expect(captions).to_have_text([*app.inputs.values()])
     expect(page.get_by_test_id("linear-run-button")).to_be_visible()
@@ -275,7 +222,7 @@ def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
     expect(figures).to_have_css("opacity", "0.4")
 
     page.reload()
-    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=START_MS)
+    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
     expect(figures).to_be_attached()
 
 
@@ -315,7 +262,7 @@ def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: b
     page.screenshot(path=tmp_path / "stopped.png")
 
     page.reload()
-    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=START_MS)
+    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
     expect(curve).to_be_attached()
     expect(pictures).to_have_count(2)
     set_vue(page, False)
@@ -355,6 +302,109 @@ def test_prompt_boxes_have_caption_and_tooltip(page: Page) -> None:
         "What to draw instead",
         "What to hold",
     ]
+
+
+def test_a_new_node_shows_what_has_to_be_decided(page: Page) -> None:
+    place_unlearn_concept(page)
+    names = shown(page)
+    assert names[:4] == ["forget_prompts", "overwrite_prompt", "thoroughness", "retain_prompts"]
+    assert {"seed", "width", "height"} <= {*names}
+    assert not {"method", "method.ridge", "steps", "learning_rate", "weights", "rank", "protect", "wordings"} & {*names}
+
+    choose(page, thoroughness="custom", method="uce")
+    assert {"method", "method.ridge", "weights", "rank", "wordings"} <= {*shown(page)}
+    assert not {"steps", "learning_rate", "width", "height", "seed", "protect"} & {*shown(page)}
+    choose(page, wordings=4)
+    assert {"width", "height"} <= {*shown(page)}
+    choose(page, method="ovw")
+    assert {"method.help_weight", "steps", "learning_rate", "seed", "protect"} <= {*shown(page)}
+
+    choose(page, thoroughness="quick")
+    assert "steps" not in shown(page)
+    sent = page.evaluate("async () => Object.values((await app.graphToPrompt()).output)[0].inputs")
+    assert {"thoroughness": "quick", "method": "ovw", "wordings": 4, "steps": 80}.items() <= sent.items()
+
+
+@pytest.mark.usefixtures("vue_nodes")
+def test_a_new_vue_node_shows_what_has_to_be_decided(page: Page) -> None:
+    place_unlearn_concept(page)
+    node = page.locator("[data-node-id]")
+    expect(node.get_by_text("thoroughness", exact=True)).to_be_attached()
+    expect(node.get_by_text("learning_rate", exact=True)).to_have_count(0)
+    choose(page, thoroughness="custom", method="ovw")
+    expect(node.get_by_text("learning_rate", exact=True)).to_be_attached()
+    choose(page, method="uce")
+    expect(node.get_by_text("learning_rate", exact=True)).to_have_count(0)
+    expect(node.get_by_text("weights", exact=True)).to_be_attached()
+
+
+def test_files_from_before_the_choice_mean_custom_and_keep_their_values(page: Page, tmp_path: Path) -> None:
+    saved = read(QUICKSTART)
+    [node] = [each for each in saved["nodes"] if each["type"] == "UnlearnConcept"]
+    values = [*node["widgets_values"]]
+    assert node["widgets_values"].pop() == "custom"
+    node["inputs"] = [each for each in node["inputs"] if each["name"] != "thoroughness"]
+    path = tmp_path / "before.json"
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    place_unlearn_concept(page)
+
+    open_workflow(page, path)
+
+    sent = read(ALL["quickstart"].api_file)
+    assert page.evaluate("async () => (await app.graphToPrompt()).output") == sent
+    assert page.evaluate(f"{UNLEARN}.serialize().widgets_values") == values
+    [before] = [each for each in sent.values() if each["class_type"] == "UnlearnConcept"]
+    del before["inputs"]["thoroughness"]
+    page.evaluate("prompt => app.loadApiJson(prompt, 'before')", sent)
+    assert page.evaluate(f"{UNLEARN}.widgets.find(each => each.name === 'thoroughness').value") == "custom"
+
+
+def test_the_choice_is_saved_behind_the_other_values(page: Page) -> None:
+    place_unlearn_concept(page)
+    choose(page, thoroughness="thorough", method="esd", wordings=3)
+    saved = page.evaluate("app.graph.serialize()")
+    assert saved["nodes"][0]["widgets_values"][-2:] == [3, "thorough"]
+    page.evaluate("async saved => { app.graph.clear(); app.graph.configure(saved); }", saved)
+    assert page.evaluate("app.graph.serialize().nodes[0].widgets_values") == saved["nodes"][0]["widgets_values"]
+    assert "steps" not in shown(page)
+
+
+UNLEARN = "app.graph.nodes.find(node => node.type === 'UnlearnConcept')"
+
+
+def place_unlearn_concept(page: Page) -> None:
+    """An empty graph with a new node, as the search box adds it.
+
+    A workflow has an id: without one ComfyUI gives a new node the widgets' state of the one that had its number before.
+    """
+    page.evaluate(
+        "() => { app.graph.clear(); app.graph.id = crypto.randomUUID();"
+        " app.graph.add(LiteGraph.createNode('UnlearnConcept')); }"
+    )
+
+
+def shown(page: Page) -> list[str]:
+    """The names of the node's widgets that are visible, from top to bottom."""
+    names: list[str] = page.evaluate(
+        f"() => {{ const node = {UNLEARN};"
+        " return node.widgets.filter(widget => node.isWidgetVisible(widget)).map(widget => widget.name); }"
+    )
+    return names
+
+
+def choose(page: Page, **values: Any) -> None:
+    """Give the node's widgets new values, as somebody does who uses them."""
+    page.evaluate(
+        f"""values => {{
+            const node = {UNLEARN};
+            for (const [name, value] of Object.entries(values)) {{
+                const widget = node.widgets.find(widget => widget.name === name);
+                widget.value = value;
+                widget.callback?.(value);
+            }}
+        }}""",
+        values,
+    )
 
 
 def test_one_mistake_is_one_error(page: Page, tmp_path: Path) -> None:

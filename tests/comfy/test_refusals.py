@@ -27,6 +27,7 @@ MISTAKES: dict[str, list[tuple[str, Any, str]]] = {
         ("rank", -1, "rank: -1 is out of range"),
         ("weights", "everything", "weights: 'everything' is unknown"),
         ("weights", {"a": 1}, "weights: {'a': 1} is no text"),
+        ("thoroughness", "utter", "preset: 'utter' is unknown"),
     ],
     "SaveUnlearningPatch": [("filename_prefix", "../x", "filename_prefix: '../x' leaves output/loras")],
     "LoadPatchedModel": [

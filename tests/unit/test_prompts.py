@@ -10,11 +10,13 @@ import pytest
 from unlearning_core.methods import METHODS
 from unlearning_core.model import matching
 from unlearning_core.prompts import (
+    DEFAULT_MEASURED,
     DEFAULT_RETAIN,
     Prompts,
     check_measured,
     clashing,
     default_retain,
+    held_out,
     held_prompts,
     left_out,
 )
@@ -81,6 +83,19 @@ def test_prompts_that_clash_are_told_and_refused_outside_text_boxes() -> None:
     assert left_out(clashing(["a cat"], ["a car"])) == ""
     with pytest.raises(ValueError, match="'A CAT' is a forget prompt too"):
         Prompts(("a cat",), retain=("A CAT",))
+
+
+def test_held_out_prompts_are_of_other_things_than_the_default_ones() -> None:
+    assert held_out([], DEFAULT_RETAIN) == DEFAULT_MEASURED
+    assert default_retain(DEFAULT_MEASURED) == DEFAULT_RETAIN
+    assert held_out(DEFAULT_RETAIN, []) == DEFAULT_MEASURED
+
+
+@pytest.mark.parametrize("prompt", DEFAULT_MEASURED)
+def test_held_out_prompts_lack_what_is_forgotten_or_was_trained_on(prompt: str) -> None:
+    for left in (held_out([prompt], []), held_out([], [prompt.upper()])):
+        assert prompt not in left
+        assert {*left} < {*DEFAULT_MEASURED}
 
 
 def test_nothing_to_measure() -> None:

@@ -14,10 +14,11 @@ from .. import __version__
 from ..hosts.texts import check_plain
 from ..methods import METHODS, ClosedForm, Method
 from ..model import SELECTIONS
+from ..presets import CHOICES, SUMMARIES, preset_named
 from ..processes import current
 from ..prompts import Prompts, all_prompts
 from ..recipe import Recipe, check_recipe_path, recipe_path, save_recipe, training
-from ..settings import Settings
+from ..settings import CUSTOM, Settings
 from ..unlearn import unlearn
 from .bars import bar, moving
 from .shared import (
@@ -53,6 +54,12 @@ class Request:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `unlearn train`; those of training are the fields of `Settings`."""
     parser.add_argument("--recipe", type=Path, help="TOML file with any of these options; those given here win")
+    parser.add_argument(
+        "--preset",
+        choices=CHOICES,
+        help="method, options and training in one word; what is given beside it wins. "
+        + ". ".join(f"{name}: {summary}" for name, summary in SUMMARIES.items()),
+    )
     add_model_arguments(parser, "--model", required=False)
     add_precision_argument(parser)
     parser.add_argument("--method", choices=METHODS, default=next(iter(METHODS)), help="see docs/methods.md")
@@ -75,12 +82,32 @@ def _add_texts(parser: argparse.ArgumentParser, flag: str, help: str, metavar: s
     parser.add_argument(flag, action=Collected, default=[], help=help, metavar=metavar)
 
 
-def recipe_defaults(path: Path) -> dict[str, Any]:
-    """The arguments' defaults by a recipe's file. Raises as `Recipe.load`."""
+def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments' defaults by --preset, which wins over --recipe, as that does over the preset that it names.
+
+    Raises as `Recipe.load`.
+    """
+    recipe = read_recipe(args.recipe) if args.recipe else preset_recipe(CUSTOM)
+    if args.preset:
+        recipe = preset_recipe(args.preset).over(recipe)
+    return {**recipe.values(), "recipe_options": {recipe.method: recipe.options}}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe's file, with the values of the preset that it names. Raises as `Recipe.load`."""
     recipe = Recipe.load(path)
     if recipe.precision not in (None, *PRECISIONS):
         raise ValueError(f"{path}: precision: {recipe.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-    return {**recipe.values(), "recipe_options": {recipe.method: recipe.options}}
+    try:
+        return recipe.over(preset_recipe(recipe.settings.get("preset", CUSTOM)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def preset_recipe(name: str) -> Recipe:
+    """What a preset gives; CUSTOM gives nothing. Raises ValueError for an unknown name."""
+    preset = preset_named(name)
+    return preset.recipe if preset else Recipe(settings={"preset": name})
 
 
 def parse(args: argparse.Namespace) -> Request:

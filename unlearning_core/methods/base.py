@@ -45,9 +45,16 @@ class Method(ABC):
     weights: ClassVar[str]  # the selection of weights that the reference changes
     uses_overwrite: ClassVar[bool] = True  # whether it aims at the overwrite prompt, which every method may hold
     low_rank: ClassVar[bool] = True  # whether its change can be low rank
+    unused: ClassVar[tuple[str, ...]] = ()  # settings that change nothing
+    for_wordings: ClassVar[tuple[str, ...]] = ()  # and those that change nothing unless other wordings are looked for
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    @classmethod
+    def unused_settings(cls, wordings: bool) -> tuple[str, ...]:
+        """Settings that change nothing, when other wordings are looked for or not."""
+        return cls.unused if wordings else (*cls.unused, *cls.for_wordings)
 
     def check_settings(self, settings: Settings) -> None:
         """Raises ValueError for settings that this method cannot use on any model."""
@@ -154,6 +161,17 @@ class ClosedForm(Method):
     """A method that solves for the change of layers that read the text and nothing else."""
 
     low_rank: ClassVar[bool] = False
+    unused: ClassVar[tuple[str, ...]] = (
+        "steps",
+        "learning_rate",
+        "alpha",
+        "protect",
+        "seed",
+        "batch_size",
+        "runs",
+        "run_steps",
+    )
+    for_wordings: ClassVar[tuple[str, ...]] = ("width", "height", "run_cfg")
     selections: ClassVar[tuple[str, ...]] = ("text_projections", "cross_attention_kv")  # the same ones in U-Nets
 
     def check_settings(self, settings: Settings) -> None:

@@ -1,0 +1,84 @@
+"""How thoroughly to forget, in one word: each preset's values and texts are here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .methods import METHODS, Method
+from .recipe import Recipe
+from .settings import CUSTOM, Settings
+
+FREE = ("seed", "width", "height", "batch_size", "runs", "run_steps", "run_cfg")  # of the model and the machine
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method with its options, and the settings that differ from their defaults."""
+
+    name: str
+    summary: str  # what it costs and what it resists, in one line
+    method: str  # its name in the registry
+    options: Mapping[str, float] = field(default_factory=dict)  # of the method, beside its defaults
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of `Settings`
+
+    @property
+    def kind(self) -> type[Method]:
+        """The method's class."""
+        return METHODS[self.method]
+
+    @property
+    def objective(self) -> Method:
+        """The method with its options."""
+        return self.kind(**self.options)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every setting that it decides: all but FREE ones that it does not name."""
+        defaults = asdict(Settings(weights=self.kind.weights, preset=self.name))
+        decided = {name: value for name, value in defaults.items() if name not in FREE}
+        return {**decided, **self.settings}
+
+    @property
+    def recipe(self) -> Recipe:
+        """The same for `unlearn train`."""
+        return Recipe(method=self.method, options=asdict(self.objective), settings=self.values)
+
+
+_TRAINED = {"learning_rate": 1e-3, "protect": 0.01, "wordings": 8}
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "quick",
+            "seconds, no training; the concept's names are gone, a determined user gets it back",
+            method="uce",
+            settings={"wordings": 8},
+        ),
+        Preset(
+            "balanced",
+            "a short training; other wordings are gone too, other prompts are held",
+            method="ovw",
+            options={"help_weight": 5.0},
+            settings={**_TRAINED, "steps": 100},
+        ),
+        Preset(
+            "thorough",
+            "five times the training of balanced; the hardest to get back by other wordings",
+            method="ovw",
+            options={"help_weight": 5.0},
+            settings={**_TRAINED, "steps": 500},
+        ),
+    )
+}
+START = "balanced"  # of a node that is placed anew
+CHOICES = (*PRESETS, CUSTOM)
+SUMMARIES = {**{name: preset.summary for name, preset in PRESETS.items()}, CUSTOM: "the values that are given"}
+
+
+def preset_named(name: str) -> Preset | None:
+    """The preset of a name; None for CUSTOM, which leaves all to what is given. Raises ValueError for another one."""
+    if name not in CHOICES:
+        raise ValueError(f"preset: {name!r} is unknown; choose one of {', '.join(CHOICES)}")
+    return PRESETS.get(name)
