@@ -113,7 +113,7 @@ class UnlearnConcept(io.ComfyNode):
                     for name in ("batch_size", "runs", "run_steps", "run_cfg")
                 ),
                 *(number_input(SETTINGS[name], optional=True) for name in ("protect", "wordings")),
-                io.Combo.Input(  # the last, since saved workflows have values by their place; nodes/web moves it up
+                io.Combo.Input(  # behind those, since saved workflows have values by their place; nodes/web moves it up
                     "thoroughness",
                     options=list(CHOICES),
                     default=CUSTOM,
@@ -121,6 +121,7 @@ class UnlearnConcept(io.ComfyNode):
                     tooltip=thoroughness_tooltip(),
                     extra_dict={"start": START, "hides": hides()},
                 ),
+                *(number_input(SETTINGS[name], optional=True) for name in ("adversaries", "retain_ratio")),
                 io.Latent.Input(
                     "forget_latents",
                     optional=True,

@@ -166,6 +166,8 @@ class ClosedForm(Method):
         "learning_rate",
         "alpha",
         "protect",
+        "adversaries",
+        "retain_ratio",
         "seed",
         "batch_size",
         "runs",
