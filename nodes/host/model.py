@@ -25,6 +25,7 @@ from ...unlearning_core.model import check_size
 from ...unlearning_core.nested import mapped, tensors_in
 from ...unlearning_core.probes import FAILURES, one_line
 from ...unlearning_core.prompts import quoted
+from ...unlearning_core.recomputed import saving
 from ...unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary, embedded
 from .calls import Isolated, Isolation
 from .copying import copying
@@ -99,7 +100,7 @@ class ComfyModel:
         assert found is not None
         encoder = found[1]
         comfy.model_management.load_models_gpu([self.clip.patcher])  # before its weights are copied
-        with ordinary_weights(encoder), eager_kernels(), copying():
+        with ordinary_weights(encoder), eager_kernels(), copying() as saved, saving(saved):
             prompted = embedded(encoder.get_input_embeddings(), lambda: encode_prompt(self.clip, prompt))
         check_alone(prompted.cond)
         self._return()
