@@ -29,9 +29,9 @@ LAUNCH = (  # several processes on one machine, on CPUs too
 )
 
 
-def in_process(benchmark: str, *arguments: str) -> Any:
+def in_process(benchmark: str, *arguments: str, **environment: str) -> Any:
     """What `python -m benchmarks.<benchmark> <arguments>` prints as JSON on its last line."""
-    return _printed([sys.executable, "-m", f"benchmarks.{benchmark}", *arguments], {})
+    return _printed([sys.executable, "-m", f"benchmarks.{benchmark}", *arguments], environment)
 
 
 def in_processes(count: int, benchmark: str, *arguments: str) -> Any:

@@ -92,7 +92,8 @@ class Previews:
             if settings.run_cfg == 1:
                 return noise_prediction(host, x, sigma.expand(len(x)), conds)
             both = noise_prediction(host, torch.cat([x, x]), sigma.expand(2 * len(x)), empty + conds)
-            return guided(*both.chunk(2), settings.run_cfg)
+            e_uncond, e_cond = both.chunk(2)
+            return guided(e_uncond, e_cond, settings.run_cfg)
 
         with host.aside():
             x = host.noise([settings.seed] * len(conds), *settings.size)
