@@ -35,7 +35,7 @@ from .traits import fingerprint
 from .weights import patch_places
 
 ROWS = 3  # the fewest of which each has more than one other
-KEPT = 256  # encoded prompts
+KEPT = 2**30  # bytes of encoded prompts, and of what the network reads of them
 SAME = 0.01  # relative difference of a batch and its rows, which take other kernels
 LIMITS = ("area", "mask", "start_percent", "end_percent", "timestep_start", "timestep_end", "strength", "control")
 Inputs = dict[str, CONDRegular]  # what the network reads of one prompt, by its argument's name
@@ -79,7 +79,7 @@ class ComfyModel:
         conds = [self._encoded[prompt] for prompt in prompts]
         if new:
             self._return()
-        _forget_oldest(self._encoded)
+        _forget_oldest(self._encoded, like=conds)
         return conds
 
     def vocabulary(self) -> Vocabulary:
@@ -179,7 +179,7 @@ class ComfyModel:
             with torch.no_grad():
                 self._model_conds[key] = cond, self._make_conds(cond, x[:1].detach())
         inputs = self._model_conds[key][1]
-        _forget_oldest(self._model_conds)
+        _forget_oldest(self._model_conds, like=[cond])
         return inputs
 
     def _make_conds(self, cond: Any, like: Tensor) -> Inputs:
@@ -302,9 +302,10 @@ class ComfyModel:
         return self.module(name), f"{name.rpartition('.')[2]}_function"
 
 
-def _forget_oldest(kept: dict[Any, Any]) -> None:
-    """Searches for words ask for thousands of prompts."""
-    for key in list(kept)[:-KEPT]:
+def _forget_oldest(kept: dict[Any, Any], like: Sequence[Any]) -> None:
+    """Keeps as many as KEPT has room for, each as large as the largest of `like`: searches ask for thousands."""
+    largest = max(sum(tensor.nbytes for tensor in tensors_in(cond)) for cond in like)
+    for key in list(kept)[: -max(1, KEPT // largest)]:
         del kept[key]
 
 
