@@ -112,6 +112,8 @@ def unlearn(place: tuple[int, Box], loaded: Loaded, prompts: Prompts, training: 
         number("protect", 0),
         whole("wordings", 0),
         choice("thoroughness", "custom"),
+        whole("adversaries", 0),
+        whole("retain_ratio", 1),
     )
     return Node(place[0], "UnlearnConcept", title, place[1], inputs, {"MODEL": "MODEL", "PATCH": "UNLEARNING_PATCH"})
 

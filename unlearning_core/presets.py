@@ -10,7 +10,10 @@ from .methods import METHODS, Method
 from .recipe import Recipe
 from .settings import CUSTOM, Settings
 
-FREE = ("seed", "width", "height", "batch_size", "runs", "run_steps", "run_cfg")  # of the model and the machine
+FREE = (  # what suits the model and the machine
+    *("learning_rate", "seed", "width", "height"),
+    *("batch_size", "runs", "run_steps", "run_cfg"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Preset:
         return Recipe(method=self.method, options=asdict(self.objective), settings=self.values)
 
 
-_TRAINED = {"learning_rate": 1e-3, "protect": 0.01, "wordings": 8}
+_TRAINED = {"protect": 0.01, "wordings": 8}
 PRESETS = {
     preset.name: preset
     for preset in (

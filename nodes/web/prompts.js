@@ -5,7 +5,7 @@
 import { app } from "../../scripts/app.js";
 import { isMeasuring, isOurs, optionsOf } from "./nodes.js";
 
-const HEIGHT = 110;
+const HEIGHT = 85;
 const MEASURED_HEIGHT = 75;
 const CAPTION = { x: 16, y: 8, font: "11px sans-serif" };
 

@@ -34,6 +34,8 @@ function showAmongPrompts(node) {
     configure.call(this, data);
     moveChoice(this, SHOWN_BEHIND);
     hideUnneeded(this);
+    // With all its widgets the node may have been higher for a moment.
+    this.setSize([data.size[0], Math.max(data.size[1], this.computeSize()[1])]);
   };
   node.onSerialize = function (data) {
     onSerialize?.call(this, data);
