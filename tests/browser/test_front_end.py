@@ -330,11 +330,11 @@ def test_a_new_vue_node_shows_what_has_to_be_decided(page: Page) -> None:
     place_unlearn_concept(page)
     node = page.locator("[data-node-id]")
     expect(node.get_by_text("thoroughness", exact=True)).to_be_attached()
-    expect(node.get_by_text("learning_rate", exact=True)).to_have_count(0)
+    expect(node.get_by_text("protect", exact=True)).to_have_count(0)
     choose(page, thoroughness="custom", method="ovw")
-    expect(node.get_by_text("learning_rate", exact=True)).to_be_attached()
+    expect(node.get_by_text("protect", exact=True)).to_be_attached()
     choose(page, method="uce")
-    expect(node.get_by_text("learning_rate", exact=True)).to_have_count(0)
+    expect(node.get_by_text("protect", exact=True)).to_have_count(0)
     expect(node.get_by_text("weights", exact=True)).to_be_attached()
 
 
