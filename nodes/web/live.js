@@ -108,6 +108,11 @@ class Live {
     return button;
   }
 
+  clear() {
+    this.content = {};
+    this.element.replaceChildren();
+  }
+
   end() {
     if (this.content.training) this.show({ training: false });
   }
@@ -141,10 +146,12 @@ app.registerExtension({
       const node = findNode(detail.node);
       if (!node || !isOurs(node)) return; // another workflow's tab is open
       const live = liveOf(node);
-      if (live.content.prompt_id !== detail.prompt_id) live.content = {};
+      if (live.content.prompt_id !== detail.prompt_id) live.clear();
       live.show(detail);
       if (!isMeasuring(node)) stored.set(node, { ...live.content, training: false });
     });
+    // A node that ComfyUI has in its cache does not work, and keeps what it shows.
+    api.addEventListener("executing", ({ detail }) => detail && findNode(detail)?.live?.clear());
     for (const event of ["execution_interrupted", "execution_error", "execution_success"]) {
       api.addEventListener(event, () => {
         for (const node of allNodes()) node.live?.end();

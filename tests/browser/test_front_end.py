@@ -252,7 +252,8 @@ def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: b
     page.get_by_test_id("queue-button").click()
 
     curve, pictures = page.locator("polyline"), page.locator("img[alt^='now: ']")
-    expect(curve).to_be_attached(timeout=RUN_MS)
+    expect(page.get_by_text(f"of {9_000 + vue}")).to_be_attached(timeout=RUN_MS)
+    expect(curve).to_be_attached()
     expect(pictures).to_have_count(2, timeout=RUN_MS)
     assert pictures.evaluate_all("each => each.every(picture => picture.naturalWidth > 0)")
     page.screenshot(path=tmp_path / "training.png")
