@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -252,7 +253,7 @@ def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: b
     page.get_by_test_id("queue-button").click()
 
     curve, pictures = page.locator("polyline"), page.locator("img[alt^='now: ']")
-    expect(page.get_by_text(f"of {9_000 + vue}")).to_be_attached(timeout=RUN_MS)
+    expect(page.get_by_text(re.compile(f"^Loss, step .* of {9_000 + vue}$"))).to_be_attached(timeout=RUN_MS)
     expect(curve).to_be_attached()
     expect(pictures).to_have_count(2, timeout=RUN_MS)
     assert pictures.evaluate_all("each => each.every(picture => picture.naturalWidth > 0)")

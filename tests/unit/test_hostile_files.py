@@ -218,7 +218,9 @@ def test_fields_of_another_type(file: Path, holder: str, name: str, kind: str) -
         assert name in refusal(file)
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("wordings", "stopped", "integrity", "format")])
+@pytest.mark.parametrize(
+    "name", [name for name in FIELDS if name not in ("wordings", "stopped", "integrity", "format")]
+)
 def test_fields_that_are_missing(file: Path, name: str) -> None:
     with record_file(file, json.dumps({key: value for key, value in FIELDS.items() if key != name})):
         assert f"{name} is missing" in refusal(file)

@@ -28,6 +28,8 @@ OTHERS: dict[str, Any] = {  # another value of each setting
     "learning_rate": 0.5,
     "alpha": 2.0,
     "protect": 0.5,
+    "adversaries": 4,
+    "retain_ratio": 2,
     "seed": 9,
     "width": 64,
     "height": 64,
