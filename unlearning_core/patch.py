@@ -230,7 +230,7 @@ def _opened(path: Path) -> Iterator[Any]:
         if not path.is_file():
             raise ValueError(f"patch file {path.name}: {_what_is_there(path)}; choose a patch file")
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
         with safe_open(path, framework="pt") as opened:
             yield opened
     except OSError as error:
@@ -249,8 +249,11 @@ def _what_is_there(path: Path) -> str:
 
 
 def _what_is_wrong(start: bytes) -> str:
-    """A message for a file that safetensors refused, by its first four bytes."""
-    if start == b"PK\x03\x04" or start.startswith(b"\x80"):
+    """A message for a file that safetensors refused, by its first nine bytes.
+
+    In safetensors these are the length of the header, which may begin as a pickle does, and the header's brace.
+    """
+    if start.startswith((b"PK\x03\x04", b"\x80")) and not start.endswith(b"{"):
         return "this is a pickle with another name, which can run code when opened; it was not opened"
     return "this is not a safetensors file, or it was cut short; copy or make it again"
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .methods import METHODS, Method
-from .recipe import Recipe
 from .settings import CUSTOM, Settings
 
 FREE = (  # what suits the model and the machine
@@ -42,11 +41,6 @@ class Preset:
         defaults = asdict(Settings(weights=self.kind.weights, preset=self.name))
         decided = {name: value for name, value in defaults.items() if name not in FREE}
         return {**decided, **self.settings}
-
-    @property
-    def recipe(self) -> Recipe:
-        """The same for `unlearn train`."""
-        return Recipe(method=self.method, options=asdict(self.objective), settings=self.values)
 
 
 _TRAINED = {"protect": 0.01, "wordings": 8}

@@ -178,6 +178,14 @@ def test_factors_whose_product_overflows(file: Path, key: str) -> None:
     assert "may be infinite" in refusal(file)
 
 
+@pytest.mark.parametrize("length", range(256, 512))
+def test_a_cut_file_is_no_pickle(file: Path, length: int) -> None:
+    """Whatever the length of the header, which the file begins with."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+    file.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + bytes(15))
+    assert "cut short" in refusal(file)
+
+
 def test_a_patch_has_tensors(file: Path) -> None:
     file.write_bytes(save({}, RECORD.to_metadata()))
     assert "it has no tensors" in refusal(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ def read_recipe(path: Path) -> Recipe:
 def preset_recipe(name: str) -> Recipe:
     """What a preset gives; CUSTOM gives nothing. Raises ValueError for an unknown name."""
     preset = preset_named(name)
-    return preset.recipe if preset else Recipe(settings={"preset": name})
+    if preset is None:
+        return Recipe(settings={"preset": name})
+    return Recipe(method=preset.method, options=asdict(preset.objective), settings=preset.values)
 
 
 def parse(args: argparse.Namespace) -> Request:
