@@ -20,8 +20,9 @@ from ...unlearning_core.metrics.cache import PictureCache
 from ...unlearning_core.metrics.plan import PromptSeed, check_measurable, pictures_at_once
 from ...unlearning_core.probes import FAILURES, one_line
 from .calls import caches_emptied
+from .conditioning import encode_prompt
 from .identity import model_identity
-from .model import empty_latent, encode_prompt
+from .model import empty_latent
 from .progress import Interruptible
 
 # Samplers that draw no noise on the way. The others draw it for the whole batch, so their pictures go one by one.

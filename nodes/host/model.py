@@ -24,10 +24,10 @@ from ...unlearning_core.fingerprint import Fingerprint
 from ...unlearning_core.model import check_size
 from ...unlearning_core.nested import mapped, tensors_in
 from ...unlearning_core.probes import FAILURES, one_line
-from ...unlearning_core.prompts import quoted
 from ...unlearning_core.recomputed import saving
 from ...unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary, embedded
 from .calls import Isolated, Isolation
+from .conditioning import check_alone, encode_prompt
 from .copying import copying
 from .storage import ordinary_weights
 from .training import Backward, differentiable_attention, eager_kernels, training_mode
@@ -37,7 +37,6 @@ from .weights import patch_places
 ROWS = 3  # the fewest of which each has more than one other
 KEPT = 2**30  # bytes of encoded prompts, and of what the network reads of them
 SAME = 0.01  # relative difference of a batch and its rows, which take other kernels
-LIMITS = ("area", "mask", "start_percent", "end_percent", "timestep_start", "timestep_end", "strength", "control")
 Inputs = dict[str, CONDRegular]  # what the network reads of one prompt, by its argument's name
 
 
@@ -357,33 +356,6 @@ def concatenable(inputs: Sequence[Inputs]) -> list[list[int]]:
         else:
             group.append(row)
     return groups
-
-
-def encode_prompt(clip: CLIP, prompt: str) -> list[Any]:
-    """ComfyUI's conditioning for a prompt, as CLIPTextEncode makes it. Raises ValueError for one without tokens."""
-    cond = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-    if not cond or any(tokens is None for tokens, _ in cond):
-        raise ValueError(
-            f"clip: it gives no tokens for {quoted(prompt)}; connect the text encoder that belongs to the model"
-        )
-    return cond
-
-
-def check_alone(cond: list[Any]) -> None:
-    """Raises ValueError for a conditioning that is not one prompt for the whole picture and all steps."""
-    [[_, extra], *later] = cond
-    if any(entry.get("hooks") for _, entry in cond):
-        raise ValueError(
-            "clip: it carries hooks, which change with the sampling steps; connect the CLIP from before the node that "
-            "adds them"
-        )
-    limits = [key for key in LIMITS if extra.get(key) is not None]
-    if later or limits:
-        what = f"a conditioning with {limits[0]}" if limits else f"{len(cond)} conditionings"
-        raise ValueError(
-            f"clip: it gives {what} for one prompt, and training is on one for the whole picture and all steps; "
-            "connect the CLIP as its loader gives it"
-        )
 
 
 def empty_latent(model: ModelPatcher, width: int, height: int) -> Tensor:

@@ -24,7 +24,7 @@ EVERY = 9  # of the pictures, one
 
 def factors(latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Of latents [B, C, H, W] and their pictures [B, 3, 8 H, 8 W] in -1..1: [C, 3], and the bias [3]."""
-    colors = F.adaptive_avg_pool2d(pictures, latents.shape[-2:]).movedim(1, -1).flatten(0, -2)
+    colors = F.adaptive_avg_pool2d(pictures, (latents.shape[-2], latents.shape[-1])).movedim(1, -1).flatten(0, -2)
     channels = latents.movedim(1, -1).flatten(0, -2)
     known = torch.cat([channels, torch.ones(len(channels), 1)], dim=1)
     solution = torch.linalg.lstsq(known, colors).solution

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from family_graphs import model_files
 from family_workflows import FAMILIES
+from front_end import set_vue
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -69,3 +70,11 @@ def wide_window(page: Page) -> Iterator[None]:
     page.set_viewport_size(WIDE)
     yield
     page.set_viewport_size(NARROW)
+
+
+@pytest.fixture
+def vue_nodes(page: Page) -> Iterator[None]:
+    """The nodes are drawn by the newer of ComfyUI's two renderers."""
+    set_vue(page, True)
+    yield
+    set_vue(page, False)

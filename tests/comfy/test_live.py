@@ -62,22 +62,22 @@ def trained(pack: Pack, model: Any, clip: Any, method: str, cfg: float = 3.0) ->
     return tensors
 
 
-@pytest.mark.parametrize(("method", "cfg"), [("ovw", 3.0), ("salun", 1.0)])
+@pytest.mark.parametrize("run", [("ovw", 3.0), ("salun", 1.0)])
 def test_previews_change_nothing(
     pack: Pack,
     monkeypatch: pytest.MonkeyPatch,
     sent: list[dict[str, Any]],
     model: Any,
     clip: Any,
-    method: str,
-    cfg: float,
+    run: tuple[str, float],
 ) -> None:
-    watched = trained(pack, model, clip, method, cfg)
+    """With a method and a guidance scale."""
+    watched = trained(pack, model, clip, *run)
     shown = pairs(sent)
     after = torch.rand(1)
     sent.clear()
     set_previews(pack, monkeypatch, "NoPreviews")
-    unwatched = trained(pack, model, clip, method, cfg)
+    unwatched = trained(pack, model, clip, *run)
 
     assert torch.equal(after, torch.rand(1))
     assert watched.keys() == unwatched.keys()

@@ -73,6 +73,8 @@ def graph_of(name: str, info: dict[str, Any], changes: dict[str, Any]) -> Graph:
         tested = unlearn(**changes)
     else:
         inputs = {key: value for key, spec in specs(info) if (value := default(key, spec)) is not None}
+        if "patch" in info["input"].get("optional", {}):
+            del inputs["patch"]  # whose prompts would stand for empty boxes
         prompts = {"forget_prompts": "a cat face", "retain_prompts": "a car", "other_prompts": "a car"}
         tested = node(name, **(inputs | {key: text for key, text in prompts.items() if key in inputs} | changes))
         tested["inputs"] |= {"models.model0": ["load", 0]} if "models" in info["input"]["required"] else {}

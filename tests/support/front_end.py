@@ -1,0 +1,42 @@
+"""What tests do in ComfyUI's own front end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page
+from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS
+
+KNOWN = {workflow.name: workflow for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)}
+ALL = {name: workflow for name, workflow in KNOWN.items() if workflow.graph.app is None}  # that open as a graph
+QUICKSTART = ALL["quickstart"].file
+
+
+def open_workflow(page: Page, path: Path) -> None:
+    """Open a workflow file as the menu's Open does, and wait until its graph is there."""
+    types = sorted(node["type"] for node in read(path)["nodes"])
+    page.locator("#comfy-file-input").set_input_files(path)
+    page.wait_for_function("types => app.graph.nodes.map(node => node.type).sort().join() === types.join()", arg=types)
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def set_vue(page: Page, on: bool) -> None:
+    page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
+
+
+def set_widgets(page: Page, node_type: str, **values: Any) -> None:
+    """Give widgets of the graph's node of this type new values."""
+    page.evaluate(
+        """([type, values]) => {
+            const node = app.graph.nodes.find(node => node.type === type);
+            for (const [name, value] of Object.entries(values))
+                node.widgets.find(widget => widget.name === name).value = value;
+        }""",
+        [node_type, values],
+    )
