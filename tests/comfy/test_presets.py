@@ -38,7 +38,7 @@ def test_a_preset_decides_and_is_in_the_record(server: Server, run_prompt: RunPr
     entry = run_prompt(training("quick", thoroughness="quick", method="esd", weights="all", rank=4, wordings=0))
     record = Record.read(saved_patch(server, entry))
     assert (record.method, record.options) == (quick.method, asdict(quick.objective))
-    assert record.settings == asdict(Settings(**{**SMALL, **quick.values}))
+    assert record.settings == asdict(Settings(**{**SMALL, "learning_rate": 2e-3, **quick.values}))
 
 
 def test_without_a_choice_the_widgets_decide(server: Server, run_prompt: RunPrompt) -> None:
