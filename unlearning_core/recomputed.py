@@ -37,8 +37,7 @@ def recompute(tensor: Tensor, make: Make) -> Tensor:
     """The tensor, which `saving` does not keep: `make` gives it again, in a memory layout of the same kind."""
     global _most
     if len(_known) >= _most:
-        for storage in [storage for storage in _known if storage.expired()]:
-            del _known[storage]
+        _forget_gone()
         _most = 2 * len(_known) + 256
     _known[StorageWeakRef(tensor.untyped_storage())] = make
     return tensor
@@ -65,8 +64,16 @@ def saving(saved: Saved) -> Iterator[None]:
             return kept.make().as_strided(kept.size, kept.stride, kept.offset)
         return saved.load(kept)
 
-    with saved_tensors_hooks(pack, unpack):
-        yield
+    try:
+        with saved_tensors_hooks(pack, unpack):
+            yield
+    finally:
+        _forget_gone()  # with what `make` refers to
+
+
+def _forget_gone() -> None:
+    for storage in [storage for storage in _known if storage.expired()]:
+        del _known[storage]
 
 
 def _with_version(tensor: Tensor) -> tuple[Tensor, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,6 +39,21 @@ def test_another_tensor_at_the_same_place_is_not_mistaken_for_it() -> None:
         layer(torch.ones(1, 64), stored)  # lives as long as this line
         kept.append(torch.zeros(64, 64))  # of the same size, so where it was
         assert not is_recomputed(kept[-1])
+
+
+def test_what_makes_a_tensor_is_forgotten_with_it() -> None:
+    class Stored:
+        weight = torch.ones(3, 3).half()
+
+        def make(self) -> Tensor:
+            return self.weight.float()
+
+    stored = Stored()
+    gone = weakref.ref(stored)
+    with saving(AS_IT_IS):
+        F.linear(torch.ones(1, 3, requires_grad=True), recompute(stored.make(), stored.make)).sum().backward()
+    del stored
+    assert gone() is None
 
 
 def test_what_was_overwritten_is_noticed() -> None:
