@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,4 +197,5 @@ def unloaded(pack: Pack) -> Iterator[None]:
     yield
     import comfy.model_management
 
+    gc.collect()  # a MODEL in a cycle of references would be collected while ComfyUI 0.18 unloads it, which fails there
     comfy.model_management.unload_all_models()
