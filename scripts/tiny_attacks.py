@@ -36,7 +36,6 @@ def stays_forgotten() -> Graph:
         text("attacks", *ATTACKS),
         text("forget_prompts", *CATS.measured_forget),
         text("other_prompts", *map(a, THINGS[1:5])),
-        text("wordings", "a kitten", "a kitty"),
         whole("seed", 1000),
         whole("seeds", 2),
         whole("examples", 6),
@@ -44,6 +43,7 @@ def stays_forgotten() -> Graph:
         number("cfg", 3),
         whole("width", 128),
         whole("height", 128),
+        text("wordings", "a kitten", "a kitty"),
         kept("attacks")[0],
     )
     outputs = {"HEAT": "IMAGE", "BACK": "IMAGE", "TABLE": "STRING", "JSON": "STRING"}
