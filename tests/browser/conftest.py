@@ -18,6 +18,7 @@ SAVED_PATCH = "loras/quickstart_00001_.safetensors"  # as the first workflow lea
 MODEL_FILES = {SAVED_PATCH, *(path for family in FAMILIES for path in model_files(family))}
 NARROW, WIDE = ViewportSize(width=1440, height=900), ViewportSize(width=1920, height=1080)
 START_MS = 60_000
+SETTLED_MS = 1_000
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,15 @@ def no_complaints() -> Iterator[None]:
 
 @pytest.fixture
 def wide_window(page: Page) -> Iterator[None]:
-    page.set_viewport_size(WIDE)
+    resize(page, WIDE)
     yield
-    page.set_viewport_size(NARROW)
+    resize(page, NARROW)
+
+
+def resize(page: Page, size: ViewportSize) -> None:
+    """Give the window another size, and the front end time to follow: it builds open dialogs anew."""
+    page.set_viewport_size(size)
+    page.wait_for_timeout(SETTLED_MS)
 
 
 @pytest.fixture
