@@ -65,7 +65,7 @@ CATS = Prompts(
 )
 OVERWRITE = Training(128, learning_rate=1e-3, rank=0, batch_size=6, steps=100, options={"help_weight": 10})
 SOLVE = replace(OVERWRITE, method="uce", options={"ridge": 0.5, "retain_weight": 1})
-DRAWN = Measuring(128, cfg=3, scheduler="simple", seeds=2, forget_seeds=16)
+DRAWN = Measuring(128, cfg=3, scheduler="simple", seeds=2, forget_seeds=4)
 SHOWN = replace(CATS, forget=CATS.forget[:1], overwrite=CATS.overwrite[:1])
 
 RUN = "It needs no download: press **Run**."
