@@ -6,7 +6,7 @@ from layout import arranged, columns, framed, lowered, part, under
 from standard_graph import note
 from tiny_parts import CATS, LOAD, OVERWRITE, RUN, SOLVE, THINGS, a, identity, loading, note_of
 from workflow_graph import Graph, Output, Socket
-from workflow_nodes import judged, kept, node, number, preview, text, unlearn, whole
+from workflow_nodes import judged, kept, node, number, preview, several, text, unlearn, whole
 
 ATTACKS = (
     "plain",
@@ -21,17 +21,12 @@ def stays_forgotten() -> Graph:
     """Attacks on what UCE and OVW forgot."""
     first, second, third, fourth, fifth = columns(LOAD, 315, 315, 400, 310)
     load = loading()
-    models = [Socket("models.model0", "MODEL", Output(2, 0))]
-    models += [
-        Socket(f"models.model{index}", "MODEL", source, optional=True)
-        for index, source in ((1, Output(3, 0)), (2, None))
-    ]
     inputs = (
         Socket("base_model", "MODEL", load.loaded.model),
         Socket("clip", "CLIP", load.loaded.clip),
         Socket("vae", "VAE", load.loaded.vae),
         judged(load.loaded.judge, optional=False),
-        *models,
+        *several(Output(2, 0), Output(3, 0)),
         text("names", "UCE", "OVW"),
         text("attacks", *ATTACKS),
         text("forget_prompts", *CATS.measured_forget),

@@ -48,6 +48,7 @@ from workflow_nodes import (
     number,
     preview,
     retention,
+    several,
     text,
     unlearn,
 )
@@ -225,16 +226,11 @@ def compare() -> Graph:
     load = loading()
     away = replace(CATS, overwrite=())
     further = replace(OVERWRITE, method="esd", options={"help_weight": 0, "eta": 1})
-    models = [Socket("models.model0", "MODEL", Output(2, 0))]
-    models += [
-        Socket(f"models.model{index}", "MODEL", source, optional=True)
-        for index, source in ((1, Output(3, 0)), (2, None))
-    ]
     inputs = (
         Socket("base_model", "MODEL", load.loaded.model),
         Socket("clip", "CLIP", load.loaded.clip),
         Socket("vae", "VAE", load.loaded.vae),
-        *models,
+        *several(Output(2, 0), Output(3, 0)),
         text("names", "OVW", "ESD"),
         *measured(CATS),
         judged(load.loaded.judge),

@@ -128,6 +128,12 @@ def compared(loaded: Loaded, unlearned: Output) -> Inputs:
     )
 
 
+def several(*unlearned: Output) -> Inputs:
+    """The models of a node that takes any number, with the free socket that the last one makes room for."""
+    sockets = [*unlearned, None]
+    return tuple(Socket(f"models.model{row}", "MODEL", source, optional=row > 0) for row, source in enumerate(sockets))
+
+
 def judged(judge: Output | None, optional: bool = True) -> Socket:
     """The judge of a measuring node."""
     return Socket("judge", "UNLEARNING_JUDGE", judge, optional)

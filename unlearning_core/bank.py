@@ -142,12 +142,12 @@ def make_bank(
 ) -> Bank:
     """Draws or noises the latents of `bank_sources`; on_step is called at most `Source.calls` times for each of them.
 
-    What was drawn for the forget latents is not drawn again for the pictures.
+    What was drawn for the forget latents is not drawn again to be noised.
     """
     sets: dict[str, LatentSet] = {}
     for name, source in sources.items():
         rows = {item: row for row, item in enumerate(sets["forget"].items)} if sets else {}
-        if name == "pictures" and rows.keys() >= set(source.items):
+        if source.noised and rows.keys() >= set(source.items):
             source = replace(source, latents=sets["forget"].x0[[rows[item] for item in source.items]])
         sets[name] = source.latent_set(model, sampling, on_step)
     return Bank(**sets)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .adversaries import Challenge
+from .adversaries import Adversaries, Challenge
 from .latents import Batch
 from .methods.base import GradientMethod, Objective, Step, Training
 from .model import noise_prediction
@@ -20,8 +20,9 @@ READ_EVERY = 8  # steps between two looks at the loss on a GPU, which then waits
 
 
 class _Met(NamedTuple):
-    """Adversaries' pictures, and the trained model's prediction e [B, C, *spatial] there."""
+    """Adversaries with their pictures, and the trained model's prediction e [B, C, *spatial] there."""
 
+    adversaries: Adversaries
     challenge: Challenge
     e: Tensor
 
@@ -36,7 +37,7 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> i
     Raises ValueError when the loss is no longer a number.
     """
     parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
-    processes, adversaries = current(), training.adversaries
+    processes = current()
     optimizer = torch.optim.Adam(_groups(training), fused=training.model.device.type in FUSED)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda index: _rate(training, index))
     every = 1 if training.model.device.type == "cpu" else READ_EVERY
@@ -44,13 +45,13 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> i
         step, met = _predict(training)
         loss = step.share * _loss(method, objective, step, met)
         optimizer.zero_grad()
-        lessons = adversaries.lessons(*met) if adversaries and met else []
+        lessons = met.adversaries.lessons(met.challenge, met.e) if met else []
         loss.backward(inputs=parameters)
         processes.total_gradients(parameters)
         optimizer.step()
         schedule.step()
-        if adversaries and met:
-            adversaries.learn(met.challenge, lessons)
+        if met:
+            met.adversaries.learn(met.challenge, lessons)
         if (index + 1) % every and index + 1 < training.steps:
             training.report()
         else:
@@ -93,15 +94,16 @@ def _rate(training: Training, index: int) -> float:
 def _predict(training: Training) -> tuple[Step, _Met | None]:
     """New latents, this process's of the batch, and the trained model's predictions there from one call."""
     bank, count, generator, ratio = training.bank, training.batch_size, training.generator, training.retain_ratio
+    adversaries = training.adversaries
     rows = current().rows(count)
     held = slice(rows.start * ratio, rows.stop * ratio)
     forget = bank.forget.sample(count, generator, rows)
     retain = bank.retain.sample(count * ratio, generator, held) if bank.retain else None
-    challenge = training.adversaries.challenge(count, generator, rows) if training.adversaries else None
+    challenge = adversaries.challenge(count, generator, rows) if adversaries else None
     batches: list[Batch | None] = [forget, retain, challenge.batch if challenge else None]
     asked = [batch for batch in batches if batch]
     x, sigma = (torch.cat([getattr(batch, name) for batch in asked]) for name in ("x", "sigma"))
     e = noise_prediction(training.model, x, sigma, [cond for batch in asked for cond in batch.conds])
     e_forget, e_retain, e_met = e.split([len(batch) if batch else 0 for batch in batches])
     step = Step(forget, e_forget, retain, e_retain if retain else None, len(forget) / count)
-    return step, _Met(challenge, e_met) if challenge else None
+    return step, _Met(adversaries, challenge, e_met) if adversaries and challenge else None

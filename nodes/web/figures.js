@@ -4,7 +4,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { allNodes, findNode, isMeasuring } from "./nodes.js";
+import { allNodes, findNode, isMeasuring, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { render, renderText } from "./tables.js";
 
@@ -16,17 +16,7 @@ const CHANGED = "Figures of an earlier run. A setting was changed since.";
 const PROMPTS_HEIGHT = 140;
 const FIGURES_HEIGHT = { least: 180, most: 300 };
 const stored = new Stored("Unlearning.Figures");
-const STYLE = `
-  box-sizing: border-box;
-  max-height: ${FIGURES_HEIGHT.most}px;
-  overflow: auto;
-  padding: 6px 10px;
-  border-radius: 6px;
-  background: var(--comfy-input-bg);
-  color: var(--input-text);
-  font: 12px/1.5 sans-serif;
-  user-select: text;
-`;
+const STYLE = `${panelStyle(FIGURES_HEIGHT.most)} user-select: text;`;
 
 /** A node's figures as shown: their Markdown, the settings that they belong to, and why they are out of date, if so. */
 class Figures {

@@ -4,7 +4,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { allNodes, findNode, isMeasuring, isOurs } from "./nodes.js";
+import { allNodes, findNode, isMeasuring, isOurs, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 
 const EVENT = "unlearning.live";
@@ -13,16 +13,6 @@ const WIDGET = "live";
 const HEIGHT = 260;
 const CURVE = { width: 300, height: 60, margin: 3 };
 const SVG = "http://www.w3.org/2000/svg";
-const STYLE = `
-  box-sizing: border-box;
-  max-height: ${HEIGHT}px;
-  overflow: auto;
-  padding: 6px 10px;
-  border-radius: 6px;
-  background: var(--comfy-input-bg);
-  color: var(--input-text);
-  font: 12px/1.5 sans-serif;
-`;
 const stored = new Stored("Unlearning.Live");
 
 /** An element with text, styles and children. */
@@ -75,7 +65,7 @@ function drawPair({ prompt, base, now }) {
 class Live {
   constructor(node) {
     this.node = node;
-    this.element = make("div", { style: STYLE });
+    this.element = make("div", { style: panelStyle(HEIGHT) });
     this.content = {};
   }
 

@@ -14,6 +14,20 @@ export function isMeasuring(node) {
   return isOurs(node) && node.constructor.nodeData.output_name.includes("TABLE");
 }
 
+/** The look of a panel in a node, at most `height` pixels high. */
+export function panelStyle(height) {
+  return `
+    box-sizing: border-box;
+    max-height: ${height}px;
+    overflow: auto;
+    padding: 6px 10px;
+    border-radius: 6px;
+    background: var(--comfy-input-bg);
+    color: var(--input-text);
+    font: 12px/1.5 sans-serif;
+  `;
+}
+
 /** What the schema says of a node's input, by the input's name. */
 export function optionsOf(node, name) {
   const { required, optional } = node.constructor.nodeData.input;

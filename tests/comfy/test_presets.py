@@ -12,19 +12,12 @@ from graphs import node, saved_patch, training, unlearn
 
 from unlearning_core.measured import trained_prompts
 from unlearning_core.patch import Record
-from unlearning_core.presets import CHOICES, PRESETS
+from unlearning_core.presets import CHOICES, FREE, PRESETS
 from unlearning_core.prompts import held_out
 from unlearning_core.settings import CUSTOM, Settings
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
-SMALL: dict[str, Any] = {  # as in `unlearn`
-    "width": 128,
-    "height": 128,
-    "batch_size": 2,
-    "runs": 2,
-    "run_steps": 3,
-    "run_cfg": 3.0,
-}
+GIVEN = {name: unlearn()["inputs"][name] for name in FREE}  # what a preset leaves to the node
 
 
 def info(server: Server, name: str) -> dict[str, Any]:
@@ -38,7 +31,7 @@ def test_a_preset_decides_and_is_in_the_record(server: Server, run_prompt: RunPr
     entry = run_prompt(training("quick", thoroughness="quick", method="esd", weights="all", rank=4, wordings=0))
     record = Record.read(saved_patch(server, entry))
     assert (record.method, record.options) == (quick.method, asdict(quick.objective))
-    assert record.settings == asdict(Settings(**{**SMALL, "learning_rate": 2e-3, **quick.values}))
+    assert record.settings == asdict(Settings(**{**GIVEN, **quick.values}))
 
 
 def test_without_a_choice_the_widgets_decide(server: Server, run_prompt: RunPrompt) -> None:
