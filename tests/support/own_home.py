@@ -30,13 +30,14 @@ USERS = {name: os.environ.get(name) for name in PLACES}
 def move_in(home: Path, environment: pytest.MonkeyPatch) -> None:
     """Makes the empty folder `home` the home of this process and of those that it starts.
 
-    Of the user's caches it holds the weights that come with the source distribution: AlexNet's and VGG16's.
+    Of the user's caches it holds the weights of AlexNet and VGG16 that are there.
     """
     users_hub = Path(torch.hub.get_dir())
-    weights = [find_features(name) for name, backbone in BACKBONES.items() if backbone.sdist]
+    found = [find_features(name) for name, backbone in BACKBONES.items() if backbone.sdist]
+    weights = [path for path in found if path and path.is_relative_to(users_hub)]
     for name, place in PLACES.items():
         environment.setenv(name, str(home / place))
-    for path in filter(None, weights):
+    for path in weights:
         link = Path(torch.hub.get_dir()) / path.relative_to(users_hub)
         link.parent.mkdir(parents=True, exist_ok=True)
         try:
