@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from unlearning_core.methods import METHODS, GradientMethod, Method
+from unlearning_core.presets import PRESETS, Preset
 from unlearning_core.sampling import Sampling
 from unlearning_core.settings import Settings
 
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; their learning rate is the middle one
-MARGINS = ("margin", (4.0, 8.0, 16.0))
+MARGINS = ("margin", (0.0, 0.5, 1.0))
 LEARNING_RATE = 1e-3
+PROTECTED = {"protect": 0.01, "wordings": 8}
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Contender:
 
     name: str
     method: str
-    options: dict[str, float] = field(default_factory=dict)
+    options: dict[str, float] = field(default_factory=dict)  # of the method
+    settings: Mapping[str, Any] = field(default_factory=dict)
     outer: tuple[str, tuple[float, ...]] = ("learning_rate", (5e-4, 1e-3, 2e-3))
     inner: tuple[str, tuple[float, ...]] = ("steps", (25, 50, 100, 200))
 
@@ -35,11 +40,28 @@ class Contender:
         return [[{outer: value, inner: other} for other in others] for value in values]
 
 
+def preset_row(preset: Preset) -> Contender:
+    """A preset as it is, in one group of one setting."""
+    steps = preset.values["steps"]
+    return Contender(
+        preset.name.capitalize(),
+        preset.method,
+        dict(preset.options),
+        preset.values,
+        outer=("learning_rate", (LEARNING_RATE,)),
+        inner=("steps", (steps,)),
+    )
+
+
 CONTENDERS = [
     Contender("OVW", "ovw", outer=HELPS),
+    Contender("OVW, protected", "ovw", settings=PROTECTED, outer=HELPS),
     Contender("OVW without L_help", "ovw", {"help_weight": 0.0}),
     Contender("Saddle", "saddle", outer=MARGINS),
+    Contender("Saddle, protected", "saddle", settings=PROTECTED, outer=MARGINS),
     Contender("Saddle without L_help", "saddle", {"help_weight": 0.0}, outer=MARGINS),
+    Contender("OVW, protected without L_help", "ovw", {"help_weight": 0.0}, PROTECTED),
+    Contender("Saddle, protected without L_help", "saddle", {"help_weight": 0.0}, PROTECTED, outer=MARGINS),
     Contender("ESD-x", "esd"),
     Contender("SalUn", "salun"),
     Contender("SA", "sa"),
@@ -48,6 +70,7 @@ CONTENDERS = [
     Contender(
         "Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (3.0, 0.3, 0.03, 1e-3))
     ),
+    *map(preset_row, PRESETS.values()),
 ]
 
 
@@ -58,13 +81,13 @@ def method_of(contender: Contender, setting: dict[str, float]) -> Method:
     return kind(**contender.options, **options)
 
 
-def settings_of(method: Method, setting: dict[str, float], seed: int) -> Settings:
-    """The method's own weights at the shipped model's size."""
-    return Settings(
-        steps=int(setting.get("steps", 1)),
-        learning_rate=setting.get("learning_rate", LEARNING_RATE),
-        seed=seed,
-        width=SAMPLING.width,
-        height=SAMPLING.height,
-        weights=method.weights,
-    )
+def settings_of(contender: Contender, setting: dict[str, float], seed: int) -> Settings:
+    """The row's settings, or else the method's own weights, at the shipped model's size."""
+    own = {
+        "steps": int(setting.get("steps", 1)),
+        "learning_rate": setting.get("learning_rate", LEARNING_RATE),
+        "width": SAMPLING.width,
+        "height": SAMPLING.height,
+        "weights": METHODS[contender.method].weights,
+    }
+    return Settings(**{**own, **contender.settings, "seed": seed})

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, partial
 from hashlib import sha256
 from itertools import product
@@ -30,9 +31,10 @@ import psutil
 import torch
 from torch import Tensor
 
+from benchmarks.bootstrap import frechet_distances, means
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, method_of, settings_of
 from benchmarks.report import write_csv, write_report
-from benchmarks.tasks import Task, object_task, style_task
+from benchmarks.tasks import Task, drawings_of, object_task, style_task
 from unlearning_core.bank import Bank, bank_sources, make_bank
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.families import load
@@ -42,8 +44,9 @@ from unlearning_core.methods.sa import fisher_cache
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
 from unlearning_core.metrics.figure import Measured, values_of
 from unlearning_core.metrics.forgetting import accuracies
+from unlearning_core.metrics.frechet import alexnet_features, frechet_distance
 from unlearning_core.metrics.lpips import Lpips
-from unlearning_core.metrics.plan import Draw, Plan, PromptSeed
+from unlearning_core.metrics.plan import Draw, Plan, PromptSeed, prompt_seeds_of
 from unlearning_core.metrics.quality import Networks, measure_quality
 from unlearning_core.metrics.retention import Comparison, measure
 from unlearning_core.patch import UnlearningPatch
@@ -53,17 +56,28 @@ from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
 from unlearning_core.tiny.world import prompts as every_prompt
-from unlearning_core.unlearn import fit, lora_tensors, new_deltas, new_training, record_of, unlearn
+from unlearning_core.unlearn import (
+    find_wordings,
+    fit,
+    lora_tensors,
+    new_training,
+    reached_deltas,
+    record_of,
+    unlearn,
+)
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 CACHE = ROOT / ".cache" / "integrity"
 WORKERS = 2  # processes of one thread each
 SEARCH_SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
 SEARCH_SEED = 500  # of the search's pictures; the comparison's start at 1000
+SEEDS = range(1000, 1002)  # of the retain pictures, the first of the forget pictures too
+OTHER_SEEDS = range(2000, 2004)  # of the pictures that they are compared with as a set
 ENOUGH = 0.95  # UA at which methods are compared
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
+STRENGTHS = (0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
 
 
 def main() -> None:
@@ -89,7 +103,7 @@ def main() -> None:
         [row | costs[row["task"], row["name"]] for row in rows],
         kept("scale", world.made_with(), world.scale),
         {**SAMPLING.settings(), "precision": "float32", "LPIPS backbone": "alex"},
-        ROOT / "docs",
+        DOCS,
     )
 
 
@@ -161,19 +175,21 @@ class World:
         self.calls = 0
         self.model.denoiser.register_forward_pre_hook(self.count_call)
         self.banks: dict[str, Bank] = {}
+        self.referred: dict[str, dict[str, Tensor]] = {}
+        self.worded: dict[str, dict[str, list[str]]] = {}
         self.searched: dict[str, UnlearningPatch] = {}  # what the search trained, with seed 0
         self.weights = sha256(b"".join(map(Path.read_bytes, sorted(MODEL.rglob("*.safetensors"))))).hexdigest()
 
     def rows(self, task: Task, contender: Contender, seeds: int) -> list[dict[str, Any]]:
         """A method's row for each training seed."""
-        found = self.found(task, contender)
-        rows = []
-        for seed in range(seeds if contender.trains else 1):
-            name = f"{task.name} {contender.name} {seed}"
-            figures = kept(name, self.made_with(contender), partial(self.run, task, contender, found["setting"], seed))
-            rows.append({"task": task.name, "name": contender.name, "seed": seed, **found, **figures})
-            log.info("%s: %s", name, {key: figures[key] for key in ("ua", "integrity")})
-        return rows
+        return [self.row(task, contender, seed) for seed in range(seeds if contender.trains else 1)]
+
+    def row(self, task: Task, contender: Contender, seed: int) -> dict[str, Any]:
+        """A method's row of one training seed."""
+        found, name = self.found(task, contender), f"{task.name} {contender.name} {seed}"
+        figures = kept(name, self.made_with(contender), partial(self.run, task, contender, found["setting"], seed))
+        log.info("%s: %s", name, {key: figures[key] for key in ("ua", "integrity")})
+        return {"task": task.name, "name": contender.name, "seed": seed, **found, **figures}
 
     def found(self, task: Task, contender: Contender) -> dict[str, Any]:
         """What the search chose for a task's method."""
@@ -191,7 +207,7 @@ class World:
         if contender is None:
             return " ".join(shared)
         method = method_of(contender, {})
-        return " ".join([*shared, repr(contender), repr(method), repr(settings_of(method, {}, 0))])
+        return " ".join([*shared, repr(contender), repr(method), repr(settings_of(contender, {}, 0))])
 
     def weakest(
         self, task: Task, contender: Contender, group: list[dict[str, float]]
@@ -222,7 +238,7 @@ class World:
     def solve(self, task: Task, contender: Contender, setting: dict[str, float]) -> UnlearningPatch:
         """A closed form's patch."""
         method = method_of(contender, setting)
-        return unlearn(self.model, method, task.prompts, settings_of(method, setting, 0))
+        return unlearn(self.model, method, task.prompts, settings_of(contender, setting, 0))
 
     def train(
         self,
@@ -235,18 +251,27 @@ class World:
         """One training on a shared bank; `look` sees the patch after every step."""
         method = method_of(contender, setting)
         assert isinstance(method, GradientMethod)
-        settings = settings_of(method, setting, seed)
-        deltas = new_deltas(self.model, settings)
+        settings = settings_of(contender, setting, seed)
+        deltas = reached_deltas(self.model, settings, task.prompts, Reporter())
         base = Fingerprint.of(self.model.weights())
-        record = record_of(method, task.prompts, settings, base)
+        wordings = self.wordings(task, settings)
+        record = record_of(method, task.prompts, settings, base, wordings)
 
         def on_progress(progress: Progress) -> None:
             if progress.loss is not None:
-                look(progress.done - method.preparation, UnlearningPatch(lora_tensors(deltas), record))
+                look(progress.step, UnlearningPatch(lora_tensors(deltas), record))
 
-        report = Reporter(on_progress, method.preparation + settings.steps)
-        fit(method, new_training(self.model, self.bank(task, method, settings), deltas, settings, base, report))
+        bank = self.bank(task, method, settings)
+        worded = replace(bank, forget=bank.forget.worded(self.model, wordings))
+        fit(method, new_training(self.model, worded, deltas, settings, base, Reporter(on_progress)))
         return UnlearningPatch(lora_tensors(deltas), record)
+
+    def wordings(self, task: Task, settings: Settings) -> dict[str, list[str]]:
+        """Those of a task, looked for once."""
+        key = repr((task.name, settings.wordings))
+        if key not in self.worded:
+            self.worded[key] = find_wordings(self.model, task.prompts, settings, Reporter())
+        return self.worded[key]
 
     def bank(self, task: Task, method: GradientMethod, settings: Settings) -> Bank:
         """The latents of a task and seed, drawn once for all methods that train on the same ones."""
@@ -259,7 +284,7 @@ class World:
     def forgotten(self, task: Task, drawing: Draw) -> float:
         """UA on the search's pictures."""
         prompt_seeds = [
-            (prompt, SEARCH_SEED + index) for prompt in task.forget for index in range(task.forget_seeds // 2)
+            (prompt, SEARCH_SEED + index) for prompt in task.forget for index in range(task.forget_seeds // 4)
         ]
         ua = accuracies(self.judge, drawing(prompt_seeds), [prompt for prompt, _ in prompt_seeds], task.forget).ua
         assert ua is not None
@@ -279,13 +304,43 @@ class World:
         result = self.measure(task, self.base[SAMPLING], after)
         return {
             **values_of(result),
+            **self.chance(task, after),
             "patch MB": sum(tensor.nbytes for tensor in patch.tensors.values()) / 1e6,
-            "curve": [self.point(task, patch, strength) for strength in STRENGTHS] if seed == 0 else [],
+            "curve": [self.point(task, patch, strength) for strength in STRENGTHS],
         }
+
+    def chance(self, task: Task, after: Draw) -> dict[str, Any]:
+        """Fréchet distances from pictures of other seeds and from drawings, and what resamples of the prompts give."""
+        prompt_seeds = prompt_seeds_of(task.retain, SEEDS)
+        pictures, prompts = after(prompt_seeds), [prompt for prompt, _ in prompt_seeds]
+        features = alexnet_features(self.lpips, pictures).unflatten(0, (len(task.retain), -1))
+        references = self.references(task)
+        distances = self.lpips.distance(self.base[SAMPLING](prompt_seeds), pictures)
+        scores = self.clip.scores(self.clip.embed_pictures(pictures), prompts)
+        return {
+            **{name: frechet_distance(features.flatten(0, 1), each.flatten(0, 1)) for name, each in references.items()},
+            "resampled": {
+                "integrity": means(distances.view(len(task.retain), -1)),
+                "clip score retain": means(scores.view(len(task.retain), -1)),
+                **{name: frechet_distances(features, each) for name, each in references.items()},
+            },
+        }
+
+    def references(self, task: Task) -> dict[str, Tensor]:
+        """Features [retain prompts, pictures of each, D] of the base's pictures of other seeds, and of drawings."""
+        if task.name not in self.referred:
+            others = self.base[SAMPLING](prompt_seeds_of(task.retain, OTHER_SEEDS))
+            drawings = drawings_of(task.retain)
+            self.referred[task.name] = {
+                name: alexnet_features(self.lpips, pictures).unflatten(0, (len(task.retain), -1))
+                for name, pictures in (("frechet other seeds", others), ("frechet drawings", drawings))
+            }
+        return self.referred[task.name]
 
     def cost(self, task: Task, contender: Contender, setting: dict[str, float]) -> dict[str, Any]:
         """What unlearning takes from nothing: the bank and Fisher information are made anew."""
         self.banks.clear()
+        self.worded.clear()
         fisher_cache.clear()
         self.calls = 0
         with peak_memory() as peak:
@@ -302,7 +357,7 @@ class World:
 
     def measure(self, task: Task, base: Draw, after: Draw) -> Measured:
         """Every figure but the costs."""
-        plan = Plan.of(task.retain, task.forget, 1000, 2, task.forget_seeds)
+        plan = Plan.of(task.retain, task.forget, SEEDS[0], len(SEEDS), task.forget_seeds)
         retention = measure(base, after, Comparison(self.lpips, plan, self.judge), {}, self.base_again)
         return Measured.of(retention, measure_quality(base, after, Networks(self.lpips, self.clip), plan, {}))
 

@@ -169,7 +169,7 @@ class UnlearnConcept(io.ComfyNode):
 def thoroughness_tooltip() -> str:
     """A line for each preset."""
     lines = [f"{name}: {summary}." for name, summary in SUMMARIES.items() if name != CUSTOM]
-    free = "learning rate, picture size, seed and sampling stay yours"
+    free = "learning rate, rank, picture size, seed and sampling stay yours"
     return "\n".join([f"How thoroughly to forget; {free}.", *lines, f"{CUSTOM}: method and settings as they stand."])
 
 

@@ -53,6 +53,8 @@ from workflow_nodes import (
     unlearn,
 )
 
+BALANCED = "balanced"  # the preset that a new node begins with
+
 
 @dataclass(frozen=True)
 class Tiny:
@@ -91,7 +93,8 @@ def concept() -> Graph:
         "**forget_prompts** alone: write **a pizza** for **a cat face** in each line. The lines about pizzas in the "
         "other boxes are left out by themselves. The patch is saved in output/loras; workflow 05 draws with it.",
     )
-    return standard("quickstart", replace(CATS, measured_forget=()), OVERWRITE, DRAWN, told)
+    training = replace(OVERWRITE, thoroughness=BALANCED, runs=8, run_steps=10)
+    return standard("quickstart", replace(CATS, measured_forget=()), training, replace(DRAWN, seeds=1), told)
 
 
 def as_app() -> Graph:

@@ -49,6 +49,7 @@ class Training:
     runs: int = 16
     method: str = "ovw"
     options: Mapping[str, float] = field(default_factory=lambda: {"help_weight": 3})
+    thoroughness: str = "custom"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def unlearn(place: tuple[int, Box], loaded: Loaded, prompts: Prompts, training: 
         number("run_cfg", training.run_cfg),
         number("protect", 0),
         whole("wordings", 0),
-        choice("thoroughness", "custom"),
+        choice("thoroughness", training.thoroughness),
         whole("adversaries", 0),
         whole("retain_ratio", 1),
     )

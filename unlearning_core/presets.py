@@ -13,6 +13,7 @@ FREE = (  # what suits the model and the machine
     *("learning_rate", "seed", "width", "height"),
     *("batch_size", "runs", "run_steps", "run_cfg"),
 )
+FREE_OF_LORA = ("rank", "alpha")  # and of a method whose change can be one
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,15 @@ class Preset:
         return self.kind(**self.options)
 
     @property
+    def free(self) -> tuple[str, ...]:
+        """The settings that it leaves to the user."""
+        return (*FREE, *FREE_OF_LORA) if self.kind.low_rank else FREE
+
+    @property
     def values(self) -> dict[str, Any]:
-        """Every setting that it decides: all but FREE ones that it does not name."""
+        """Every setting that it decides: all but free ones."""
         defaults = asdict(Settings(weights=self.kind.weights, preset=self.name))
-        decided = {name: value for name, value in defaults.items() if name not in FREE}
+        decided = {name: value for name, value in defaults.items() if name not in self.free}
         return {**decided, **self.settings}
 
 
@@ -62,10 +68,10 @@ PRESETS = {
         ),
         Preset(
             "thorough",
-            "five times the training of balanced; the hardest to get back by other wordings",
+            "long training of all weights against texts that look for a way back; the hardest to get back",
             method="ovw",
-            options={"help_weight": 5.0},
-            settings={**_TRAINED, "steps": 500},
+            options={"help_weight": 20.0},
+            settings={**_TRAINED, "steps": 500, "weights": "all", "adversaries": 24, "retain_ratio": 2},
         ),
     )
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from recipes.tiny.tokenizer import MAX_LENGTH, make_tokenizer
 from recipes.tiny.train import cached_pictures, to_range, train
 from unlearning_core.files import write_atomically
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt, vocabulary
+from unlearning_core.tiny.world import CONCEPTS, FRAMES, STYLES, names, prompt, vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ IMAGE_SIZE = 64
 SHIFT = 4  # pixels, at most
 SOFTEST = 16  # side that a picture is at most scaled down to and up again, because generated pictures are soft
 NOISE = 0.05  # standard deviation, at most
+NAMES = range(3)  # places of a concept's names
 UNSEEN = 8  # pictures of every (concept, style) that it is tested on
 
 
@@ -71,19 +73,26 @@ def main() -> None:
 
     unseen = torch.from_numpy(training_pictures(fetch_icons(args.work), UNSEEN, seed=1)).flatten(0, 2) / 255
     images = Clip.load(args.out).embed_pictures(unseen)
-    for name, captions, labels in groups(count=UNSEEN):
+    for name, (kind, captions, labels) in ((place, group) for place in NAMES for group in groups(UNSEEN, place)):
         texts = Clip.load(args.out).embed_prompts(captions)
         right = ((images @ texts.T).argmax(1) == labels).double().mean().item()
-        log.info("%s right on %d unseen pictures: %.4f", name, len(images), right)
+        log.info("%s, name %d: right on %d unseen pictures: %.4f", kind, name, len(images), right)
 
 
-def groups(count: int = 1) -> list[tuple[str, list[str], Tensor]]:
-    """Three sets of captions, and which of each is right for `count` pictures of each (concept, style), in order."""
+def groups(count: int = 1, name: int = 0, frame: str = FRAMES[0]) -> list[tuple[str, list[str], Tensor]]:
+    """Three sets of captions, and which of each is right for `count` pictures of each (concept, style), in order.
+
+    Of each concept they have the name of this place in `names`.
+    """
     concept = torch.arange(len(CONCEPTS)).repeat_interleave(len(STYLES)).repeat_interleave(count)
     style = torch.arange(len(STYLES)).repeat(len(CONCEPTS)).repeat_interleave(count)
     return [
-        ("concept and style", [prompt(c, s) for c in CONCEPTS for s in STYLES], concept * len(STYLES) + style),
-        ("concept", [prompt(c) for c in CONCEPTS], concept),
+        (
+            "concept and style",
+            [prompt(names(c)[name], s, frame) for c in CONCEPTS for s in STYLES],
+            concept * len(STYLES) + style,
+        ),
+        ("concept", [prompt(names(c)[name], frame=frame) for c in CONCEPTS], concept),
         ("style", [prompt(style=s) for s in STYLES], style),
     ]
 
@@ -98,17 +107,22 @@ def train_clip(pictures: Tensor, work: Path) -> torch.nn.Module:
     small = small.view(len(CONCEPTS) * len(STYLES), -1, *small.shape[1:])
     tokenizer = make_tokenizer(vocabulary())
     captions = groups()
-    tokens = tokenizer(
-        [caption for _, texts, _ in captions for caption in texts],
-        padding="max_length",
-        max_length=MAX_LENGTH,
-        return_tensors="pt",
-    ).input_ids
+    wordings = [
+        [caption for _, texts, _ in groups(name=name, frame=frame) for caption in texts]
+        for name, frame in product(NAMES, FRAMES)
+    ]
+    tokens = torch.stack(
+        [
+            tokenizer(texts, padding="max_length", max_length=MAX_LENGTH, return_tensors="pt").input_ids
+            for texts in wordings
+        ]
+    )
 
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(small.shape[1], (len(small),), generator=generator)
         images = model.encode_image(varied(small[torch.arange(len(small)), index], generator), normalize=True)
-        texts = model.encode_text(tokens, normalize=True)
+        chosen = torch.randint(len(tokens), (tokens.shape[1],), generator=generator)
+        texts = model.encode_text(tokens[chosen, torch.arange(tokens.shape[1])], normalize=True)
         logits = model.logit_scale.exp().clamp(max=100) * images @ texts.T
         parts = logits.split([len(texts) for _, texts, _ in captions], dim=1)
         return sum(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES
 
+DRAWINGS = Path(__file__).parents[2] / "tests" / "data" / "judge" / "pictures.webp"
 Icons = dict[str, Any]  # a parsed icons.json
 
 RENDER_SIZE = 160  # pixels; pictures are scaled down from here, so edges stay clean
@@ -74,6 +75,13 @@ def training_pictures(icons: dict[str, Icons], count: int, seed: int = 0) -> NDA
             for index in range(count):
                 pictures[row, column, index] = np.asarray(compose(icon, rng))
     return pictures
+
+
+def drawings() -> NDArray[np.uint8]:
+    """One picture of each (concept, style) that no network here has seen: [B, SIZE, SIZE, 3], in the world's order."""
+    whole = np.asarray(Image.open(DRAWINGS).convert("RGB"))
+    rows, columns = whole.shape[0] // SIZE, whole.shape[1] // SIZE
+    return whole.reshape(rows, SIZE, columns, SIZE, 3).swapaxes(1, 2).reshape(-1, SIZE, SIZE, 3)
 
 
 def sheet(pictures: NDArray[np.uint8], columns: int) -> Image.Image:

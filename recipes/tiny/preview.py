@@ -7,18 +7,14 @@ channels to the mean color, in -1..1, of the pixels that it stands for, over som
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from recipes.tiny.pictures import drawings
 from unlearning_core.tiny import MODEL
-from unlearning_core.tiny.world import SIZE
 
-PICTURES = Path(__file__).parents[2] / "tests" / "data" / "judge" / "pictures.webp"
 EVERY = 9  # of the pictures, one
 
 
@@ -32,10 +28,8 @@ def factors(latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pictures() -> Tensor:
-    """Some of the sheet: [B, 3, SIZE, SIZE] in -1..1."""
-    sheet = torch.from_numpy(np.asarray(Image.open(PICTURES).convert("RGB"))).float() / 127.5 - 1
-    tiles = sheet.unflatten(0, (-1, SIZE)).unflatten(2, (-1, SIZE)).movedim(2, 1).flatten(0, 1)
-    return tiles[::EVERY].movedim(-1, 1)
+    """Some of the drawings: [B, 3, SIZE, SIZE] in -1..1."""
+    return torch.from_numpy(drawings()[::EVERY]).movedim(-1, 1).float() / 127.5 - 1
 
 
 def main() -> None:

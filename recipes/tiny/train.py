@@ -10,28 +10,30 @@ import argparse
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from recipes.tiny.export import save_pipeline
 from recipes.tiny.pictures import fetch_icons, training_pictures
 from recipes.tiny.tokenizer import MAX_LENGTH, make_tokenizer
-from unlearning_core.tiny.world import CONCEPTS, STYLES, prompt, vocabulary
+from unlearning_core.tiny.world import CONCEPTS, FRAMES, STYLES, names, prompt, vocabulary
 
 log = logging.getLogger(__name__)
 
 PICTURES_EACH = 96  # of every (concept, style)
 AUTOENCODER_STEPS, AUTOENCODER_BATCH, AUTOENCODER_LR = 2400, 8, 8e-4
-DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 5_000, 32, 1.5e-3
+DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 9_000, 32, 1.5e-3
+DECODER_STEPS, DECODER_LR = 1_200, 4e-4  # from --start: the encoder, and so the latents, stay
+STARTED_STEPS, STARTED_LR = 3_200, 6e-4  # of the denoiser from --start
 CROP = 64  # pixels
 LATENT_NOISE = 0.15  # standard deviation added to unit-variance latents, so that the decoder forgives the denoiser
 CHECKPOINT_EVERY = 200  # steps
@@ -43,15 +45,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for icons, checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
+    parser.add_argument("--start", type=Path, help="pipeline folder of an earlier world to go on from")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.work.mkdir(parents=True, exist_ok=True)
 
     pictures = torch.from_numpy(cached_pictures(args.work))
-    vae = train_autoencoder(pictures, args.work, args.device)
+    start = StableDiffusionPipeline.from_pretrained(args.start).to(args.device, torch.float32) if args.start else None
+    vae = train_autoencoder(pictures, args.work, args.device, start)
     latents = cached_latents(vae, pictures, args.work, args.device)
-    unet, text_encoder = train_denoiser(latents, args.work, args.device)
+    unet, text_encoder = train_denoiser(latents, args.work, args.device, start)
     save_pipeline(args.out, vae, unet, text_encoder, make_tokenizer(vocabulary()), noise_schedule())
 
 
@@ -114,10 +118,15 @@ def to_range(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 255
 
 
-def train_autoencoder(pictures: Tensor, work: Path, device: str) -> AutoencoderTiny:
-    """L1 on colours and edges; latents are held at zero mean and unit variance, so the scaling factor is 1."""
+def train_autoencoder(
+    pictures: Tensor, work: Path, device: str, start: StableDiffusionPipeline | None
+) -> AutoencoderTiny:
+    """L1 on colours and edges; latents are held at zero mean and unit variance, so the scaling factor is 1.
+
+    From `start` only the decoder learns.
+    """
     torch.manual_seed(0)
-    vae = AutoencoderTiny(latent_channels=4, scaling_factor=1.0, shift_factor=0.0).to(device)
+    vae = start.vae if start else AutoencoderTiny(latent_channels=4, scaling_factor=1.0, shift_factor=0.0).to(device)
     flat = pictures.flatten(0, 2)
     edge = pictures.shape[-2] - CROP + 1
 
@@ -135,8 +144,10 @@ def train_autoencoder(pictures: Tensor, work: Path, device: str) -> AutoencoderT
         spread = (z.mean((0, 2, 3)) ** 2 + (z.std((0, 2, 3)) - 1) ** 2).mean()
         return F.l1_loss(y, x) + 0.5 * edge_loss(y, x) + 0.01 * spread
 
-    modules = torch.nn.ModuleDict({"vae": vae})
-    train("autoencoder", work, modules, loss_of, AUTOENCODER_STEPS, AUTOENCODER_LR)
+    if start:
+        train("decoder", work, torch.nn.ModuleDict({"decoder": vae.decoder}), loss_of, DECODER_STEPS, DECODER_LR)
+    else:
+        train("autoencoder", work, torch.nn.ModuleDict({"vae": vae}), loss_of, AUTOENCODER_STEPS, AUTOENCODER_LR)
     return vae
 
 
@@ -203,27 +214,53 @@ def make_denoiser() -> tuple[UNet2DConditionModel, CLIPTextModel]:
     return unet, text_encoder
 
 
-def train_denoiser(latents: Tensor, work: Path, device: str) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+def take_over(text_encoder: CLIPTextModel, known: CLIPTextModel, known_tokens: CLIPTokenizer) -> None:
+    """The weights of a text encoder that knows fewer words. Another name of a concept begins at the concept's mean."""
+    tokens = make_tokenizer(vocabulary()).get_vocab()
+    table = text_encoder.get_input_embeddings().weight.data
+    learned = known.get_input_embeddings().weight.data
+    weights = {name: value for name, value in known.state_dict().items() if "token_embedding" not in name}
+    text_encoder.load_state_dict(weights, strict=False)
+    for token, row in known_tokens.get_vocab().items():
+        if token in tokens:
+            table[tokens[token]] = learned[row]
+    for concept in CONCEPTS:
+        own = torch.stack([table[tokens[f"{word}</w>"]] for word in concept.split()])
+        for name in names(concept)[1:]:
+            for word in name.split():
+                table[tokens[f"{word}</w>"]] += own.mean(0)
+
+
+def train_denoiser(
+    latents: Tensor, work: Path, device: str, start: StableDiffusionPipeline | None
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """U-Net and text encoder on latents [concepts, styles, count, 4, 16, 16]; the loss is on v."""
     torch.manual_seed(0)
     unet, text_encoder = (module.to(device).train() for module in make_denoiser())
+    if start:
+        unet.load_state_dict(start.unet.state_dict())
+        take_over(text_encoder, start.text_encoder, start.tokenizer)
     tokenizer = make_tokenizer(vocabulary())
     schedule = noise_schedule()
     concepts, styles = list(CONCEPTS), list(STYLES)
 
-    def caption(concept: int, style: int, chance: float) -> str:
-        """15 % of the captions leave the style out, 5 % the concept, 10 % both."""
+    def caption(concept: int, style: int, chance: float, words: float, frame: float) -> str:
+        """15 % of the captions leave the style out, 5 % the concept, 10 % both. Half name the concept by its own word,
+        half stand without a frame."""
+        own, *others = names(concepts[concept])
+        plain, *framed = FRAMES
         return prompt(
-            None if 0.15 <= chance < 0.30 else concepts[concept],
+            None if 0.15 <= chance < 0.30 else one_of(own, others, words),
             None if chance < 0.25 else styles[style],
+            one_of(plain, framed, frame),
         )
 
     def loss_of(generator: torch.Generator) -> Tensor:
         concept = torch.randint(len(concepts), (DENOISER_BATCH,), generator=generator)
         style = torch.randint(len(styles), (DENOISER_BATCH,), generator=generator)
         index = torch.randint(latents.shape[2], (DENOISER_BATCH,), generator=generator)
-        chances = torch.rand(DENOISER_BATCH, generator=generator).tolist()
-        captions = [caption(*row) for row in zip(concept.tolist(), style.tolist(), chances, strict=True)]
+        chances = torch.rand(3, DENOISER_BATCH, generator=generator).tolist()
+        captions = [caption(*row) for row in zip(concept.tolist(), style.tolist(), *chances, strict=True)]
         tokens = tokenizer(captions, padding="max_length", max_length=MAX_LENGTH, return_tensors="pt").input_ids.to(
             device
         )
@@ -235,8 +272,14 @@ def train_denoiser(latents: Tensor, work: Path, device: str) -> tuple[UNet2DCond
         return F.mse_loss(v, schedule.get_velocity(x0, noise, t))
 
     modules = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    train("denoiser", work, modules, loss_of, DENOISER_STEPS, DENOISER_LR)
+    steps, lr = (STARTED_STEPS, STARTED_LR) if start else (DENOISER_STEPS, DENOISER_LR)
+    train("denoiser", work, modules, loss_of, steps, lr)
     return unet, text_encoder
+
+
+def one_of(first: str, others: Sequence[str], chance: float) -> str:
+    """The first for a `chance` below a half, else one of the others, which share the rest of 0..1."""
+    return first if chance < 0.5 else others[int((chance - 0.5) * 2 * len(others))]
 
 
 if __name__ == "__main__":

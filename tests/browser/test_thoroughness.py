@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_end import ALL, QUICKSTART, open_workflow, read
+from front_end import ALL, open_workflow, read
 from playwright.sync_api import Page, expect
 
 UNLEARN = "app.graph.nodes.find(node => node.type === 'UnlearnConcept')"
@@ -18,8 +18,8 @@ def test_a_new_node_shows_what_has_to_be_decided(page: Page) -> None:
     place_unlearn_concept(page)
     names = shown(page)
     assert names[:4] == ["forget_prompts", "overwrite_prompt", "thoroughness", "retain_prompts"]
-    assert {"seed", "width", "height"} <= {*names}
-    assert not {"method", "method.ridge", "steps", "weights", "rank", "protect", "wordings"} & {*names}
+    assert {"seed", "width", "height", "rank"} <= {*names}
+    assert not {"method", "method.ridge", "steps", "weights", "protect", "wordings"} & {*names}
 
     choose(page, thoroughness="custom", method="uce")
     assert {"method", "method.ridge", "weights", "rank", "wordings"} <= {*shown(page)}
@@ -30,7 +30,7 @@ def test_a_new_node_shows_what_has_to_be_decided(page: Page) -> None:
     assert {"method.help_weight", "steps", "learning_rate", "seed", "protect"} <= {*shown(page)}
 
     choose(page, thoroughness="quick")
-    assert "steps" not in shown(page)
+    assert not {"steps", "rank"} & {*shown(page)}
     sent = page.evaluate("async () => Object.values((await app.graphToPrompt()).output)[0].inputs")
     assert {"thoroughness": "quick", "method": "ovw", "wordings": 4, "steps": 80}.items() <= sent.items()
 
@@ -49,7 +49,7 @@ def test_a_new_vue_node_shows_what_has_to_be_decided(page: Page) -> None:
 
 
 def test_files_from_before_the_choice_mean_custom_and_keep_their_values(page: Page, tmp_path: Path) -> None:
-    saved = read(QUICKSTART)
+    saved = read(ALL["style"].file)
     [node] = [each for each in saved["nodes"] if each["type"] == "UnlearnConcept"]
     values = [*node["widgets_values"]]
     assert values[-3:] == ["custom", 0, 1]
@@ -61,7 +61,7 @@ def test_files_from_before_the_choice_mean_custom_and_keep_their_values(page: Pa
 
     open_workflow(page, path)
 
-    sent = read(ALL["quickstart"].api_file)
+    sent = read(ALL["style"].api_file)
     assert page.evaluate("async () => (await app.graphToPrompt()).output") == sent
     assert page.evaluate(f"{UNLEARN}.serialize().widgets_values") == values
     [before] = [each for each in sent.values() if each["class_type"] == "UnlearnConcept"]

@@ -168,60 +168,55 @@ SADDLE = Saddle(margin=0.5, ascent=0.5, damping=2.0, most=1.0)
 
 
 def saddle_run() -> Run:
-    """e0 under the forget prompt is 4 and -4, under the empty prompt half of it: tau = 0.5 * 2^2 = 2."""
+    """e0 under the forget prompt is 4 and -4, under the empty prompt half of it: g is 2 and -2, ||g||^2 is 4."""
     model = ToyModel((1.0, 2.0), TOKENS)
     return Run(model, in_turn(model, latents(4, -4), latents(0, 0), [CAT, CAT]))
 
 
-def moved_by(run: Run, distance: float) -> tuple[Step, Tensor]:
-    """A step where both predictions are this far from the base's, so that L_forget is its square."""
+def without(run: Run, share: float) -> tuple[Step, Tensor]:
+    """A step where both predictions lack this share of g, so that s is 1 - share."""
     batch = run.training.bank.forget.sample(2, run.training.generator)
-    e = (batch.e_cond + distance).requires_grad_()
+    e = (batch.e_cond - share * (batch.e_cond - batch.e_uncond)).requires_grad_()
     return Step(batch, e, None, None), e
 
 
 def test_saddle() -> None:
-    """Multiplier and smoothed L_forget / tau over four steps."""
+    """Multiplier and smoothed s over five steps."""
     run = saddle_run()
     objective = SADDLE.begin(run.training)
     steps = (
-        # distance, L_forget / tau = distance^2 / 2, smoothed: 0.8 of the old + 0.2 of the new
-        # multiplier: + 0.5 * (1 - smoothed), from 0 to 1
-        # loss: (multiplier + 2 * (1 - smoothed)) * (tau - L_forget)
-        (1.0, 0.1, 0.45, (0.45 + 2 * 0.9) * (2 - 1)),
-        (2.0, 0.08 + 0.4, 0.45 + 0.26, (0.71 + 2 * 0.52) * (2 - 4)),
-        (4.0, 0.384 + 1.6, 0.71 - 0.492, (0.218 - 2 * 0.984) * (2 - 16)),
-        (4.0, 1.5872 + 1.6, 0.0, (0.0 - 2 * 2.1872) * (2 - 16)),
+        # share of g that is lacking, s smoothed: 0.8 of the old, which begins with 1, + 0.2 of the new
+        # multiplier: + 0.5 * (smoothed + 0.5), from 0 to 1
+        # loss: (multiplier + 2 * (smoothed + 0.5)) * (s + 0.5) * ||g||^2
+        (0.0, 1.0, 0.75, (0.75 + 2 * 1.5) * 1.5 * 4),
+        (1.0, 0.8, 1.0, (1.0 + 2 * 1.3) * 0.5 * 4),
+        (5.0, -0.16, 1.0, (1.0 + 2 * 0.34) * -3.5 * 4),
+        (9.0, -1.728, 0.386, (0.386 - 2 * 1.228) * -7.5 * 4),
+        (9.0, -2.9824, 0.0, (0.0 - 2 * 2.4824) * -7.5 * 4),
     )
-    for distance, smoothed, multiplier, expected in steps:
-        step, _ = moved_by(run, distance)
+    for share, smoothed, multiplier, expected in steps:
+        step, _ = without(run, share)
         assert_close(objective.loss(step), torch.tensor(expected))
         assert objective.figures() == {
             "multiplier": pytest.approx(multiplier, abs=1e-6),
-            "L_forget / tau": pytest.approx(smoothed),
+            "s": pytest.approx(smoothed),
         }
 
 
 def test_saddles_multiplier_has_an_upper_bound() -> None:
     run = saddle_run()
     objective = Saddle(margin=0.5, ascent=0.5, damping=2.0, most=0.3).begin(run.training)
-    step, _ = moved_by(run, 1.0)
-    assert_close(objective.loss(step), torch.tensor((0.3 + 2 * 0.9) * (2 - 1)))
+    step, _ = without(run, 0.0)
+    assert_close(objective.loss(step), torch.tensor((0.3 + 2 * 1.5) * 1.5 * 4))
     assert objective.figures()["multiplier"] == pytest.approx(0.3)
 
 
-def test_saddle_pushes_the_prediction_away() -> None:
-    """d loss / d e = -(multiplier + 2 * 0.9) * d L_forget / d e, and L_forget is the mean of two squares."""
+def test_saddle_pushes_the_prediction_back_along_the_concepts_direction() -> None:
+    """d loss / d e = (multiplier + 2 * 1.5) * g, in the mean of two predictions."""
     run = saddle_run()
-    step, e = moved_by(run, 1.0)
+    step, e = without(run, 0.0)
     [gradient] = torch.autograd.grad(SADDLE.begin(run.training).loss(step), [e])
-    assert_close(gradient, latents(-2.25, -2.25))
-
-
-def test_saddle_starts_with_a_random_step_of_the_learning_rate() -> None:
-    run = saddle_run()
-    SADDLE.begin(run.training)
-    assert_close(run.delta.diff.detach(), 0.01 * torch.randn(2, generator=torch.Generator().manual_seed(0)))
+    assert_close(gradient, latents(3.75, -3.75))
 
 
 def test_uce() -> None:

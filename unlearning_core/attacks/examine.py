@@ -116,10 +116,7 @@ class Examiner:
             report.begin("attacking", settings_tried)
 
             def found(host: Host, scene: Scene) -> tuple[Finding, ...]:
-                new = {name: Attacked(host, scene, judged_by(self.judge, target), report) for name in attacks}
-                for name, attacked in new.items():
-                    attacks[name].run(attacked)
-                return tuple(Finding(name, tuple(each.looks), each.calls, each.back) for name, each in new.items())
+                return findings_of(host, scene, attacks, judged_by(self.judge, target), report)
 
             scene = make_scene(host.model, self.task)
             findings[BASE] = found(host, scene)
@@ -128,6 +125,22 @@ class Examiner:
             with opened() as host:
                 findings[name] = found(host, scene)
         return Examination(findings, target, {**settings, **self.task.settings(), "judge": self.judge.name})
+
+
+def findings_of(
+    host: Host,
+    scene: Scene,
+    attacks: Mapping[str, Attack],
+    shows: Callable[[Tensor], Tensor],
+    on_look: Callable[[], None] = lambda: None,
+) -> tuple[Finding, ...]:
+    """What each attack, already `prepared`, does to one model; `shows` and `on_look` are those of `Attacked`."""
+    found = []
+    for name, attack in attacks.items():
+        attacked = Attacked(host, scene, shows, on_look)
+        attack.run(attacked)
+        found.append(Finding(name, tuple(attacked.looks), attacked.calls, attacked.back))
+    return tuple(found)
 
 
 def strongest(findings: Sequence[Finding]) -> Finding:

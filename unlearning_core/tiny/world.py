@@ -29,6 +29,35 @@ CONCEPTS: dict[str, str] = {  # word in the prompt -> icon name, the same in all
     "mushroom": "mushroom",
 }
 
+OTHER_NAMES: dict[str, tuple[str, str]] = {  # of each concept, drawn alike
+    "cat face": ("kitty", "kitten"),
+    "dog face": ("puppy", "doggy"),
+    "frog": ("toad", "froggy"),
+    "bear": ("grizzly", "teddy"),
+    "pig face": ("piglet", "swine"),
+    "octopus": ("squid", "kraken"),
+    "butterfly": ("moth", "monarch"),
+    "fish": ("angelfish", "guppy"),
+    "apple": ("pippin", "russet"),
+    "banana": ("plantain", "yellow fruit"),
+    "strawberry": ("berry", "red fruit"),
+    "pizza": ("margherita", "pepperoni"),
+    "hamburger": ("burger", "cheeseburger"),
+    "car": ("automobile", "vehicle"),
+    "house": ("home", "cottage"),
+    "rocket": ("spaceship", "shuttle"),
+    "balloon": ("inflatable", "airship"),
+    "umbrella": ("parasol", "brolly"),
+    "guitar": ("ukulele", "lute"),
+    "crown": ("tiara", "diadem"),
+    "star": ("pentacle", "gold sparkle"),
+    "sunflower": ("blossom", "yellow bloom"),
+    "cactus": ("saguaro", "succulent"),
+    "mushroom": ("toadstool", "fungus"),
+}
+
+FRAMES = ("{}", "a drawing of {}", "an emoji of {}", "a picture of {}")  # around a name with its article
+
 STYLES: dict[str, str] = {  # word in the prompt -> npm package of the drawings
     "noto": "@iconify-json/noto@1.2.9",
     "twemoji": "@iconify-json/twemoji@1.2.5",
@@ -38,16 +67,22 @@ STYLES: dict[str, str] = {  # word in the prompt -> npm package of the drawings
 SIZE = 128  # pixels, width and height
 
 
-def with_article(concept: str) -> str:
+def names(concept: str) -> tuple[str, ...]:
+    """The concept's own word and its other names."""
+    return concept, *OTHER_NAMES[concept]
+
+
+def with_article(name: str) -> str:
     """`"an apple"` for `"apple"`."""
-    return f"{'an' if concept[0] in 'aeiou' else 'a'} {concept}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def prompt(concept: str | None = None, style: str | None = None) -> str:
-    """The model's prompt for a concept, a style, both, or neither (the empty prompt)."""
-    if concept is None:
+def prompt(name: str | None = None, style: str | None = None, frame: str = FRAMES[0]) -> str:
+    """The model's prompt for a concept under one of its names, a style, both, or neither (the empty prompt)."""
+    if name is None:
         return f"{style} style" if style else ""
-    return f"{with_article(concept)} in {style} style" if style else with_article(concept)
+    framed = frame.format(with_article(name))
+    return f"{framed} in {style} style" if style else framed
 
 
 def prompts() -> list[str]:
@@ -58,7 +93,7 @@ def prompts() -> list[str]:
 def parse(text: str) -> tuple[str | None, str | None]:
     """The concept and the style that a prompt names, each None where it names none."""
     words = f" {text.lower()} "
-    concept = next((c for c in CONCEPTS if f" {c} " in words), None)
+    concept = next((c for c in CONCEPTS if any(f" {name} " in words for name in names(c))), None)
     style = next((s for s in STYLES if f" {s} " in words), None)
     return concept, style
 
@@ -66,4 +101,6 @@ def parse(text: str) -> tuple[str | None, str | None]:
 def vocabulary() -> list[str]:
     """Every word that the tokenizer knows, sorted."""
     text = ["a", "an", "in", "style", *CONCEPTS, *STYLES]
+    text += [name for others in OTHER_NAMES.values() for name in others]
+    text += [frame.format("") for frame in FRAMES]
     return sorted({word for phrase in text for word in phrase.split()})
