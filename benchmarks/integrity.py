@@ -3,22 +3,17 @@
 On the shipped model: two tasks (an object, a style), every method, three training seeds. A small search, the same for
 all, finds each method's weakest setting that forgets; only that one is compared. Writes docs/integrity.{csv,md}
 and two figures, and keeps finished parts under .cache/integrity, so that an interrupted command goes on where it
-stopped. Empty that folder after a change to the code of a method. From nothing it takes about 55 minutes on two cores.
+stopped. Empty that folder after a change to the code of a method. From nothing it takes two to three hours on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import json
 import logging
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from hashlib import sha256
@@ -27,12 +22,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from benchmarks.bootstrap import frechet_distances, means
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, method_of, settings_of
+from benchmarks.keeping import CACHE, kept, peak_memory, remembered
 from benchmarks.report import write_csv, write_report
 from benchmarks.tasks import Task, drawings_of, object_task, style_task
 from unlearning_core.bank import Bank, bank_sources, make_bank
@@ -70,7 +65,6 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-CACHE = ROOT / ".cache" / "integrity"
 WORKERS = 2  # processes of one thread each
 SEARCH_SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
 SEARCH_SEED = 500  # of the search's pictures; the comparison's start at 1000
@@ -127,17 +121,6 @@ def compare(row: tuple[Task, Contender], seeds: int) -> list[dict[str, Any]]:
 def shared_world() -> World:
     """The one of this process."""
     return World()
-
-
-def kept(name: str, made_with: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` gave, from the cache when it was made with the same."""
-    path = CACHE / f"{name.replace(' ', '_')}-{sha256(made_with.encode()).hexdigest()[:8]}.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = path.with_suffix(".partial")
-        partial_file.write_text(json.dumps(make()))
-        partial_file.replace(path)
-    return json.loads(path.read_text())
 
 
 def search(world: World, task: Task, contender: Contender) -> dict[str, Any]:
@@ -400,44 +383,6 @@ class World:
 def training_key(task: Task, contender: Contender, setting: dict[str, float], seed: int) -> str:
     """What decides the patch."""
     return repr((task.name, contender.name, setting, seed))
-
-
-def remembered(draw: Draw) -> Draw:
-    """Draws each picture once."""
-    pictures: dict[PromptSeed, Tensor] = {}
-
-    def drawing(prompt_seeds: Sequence[PromptSeed]) -> Tensor:
-        if new := [prompt_seed for prompt_seed in dict.fromkeys(prompt_seeds) if prompt_seed not in pictures]:
-            pictures.update(zip(new, draw(new), strict=True))
-        return torch.stack([pictures[prompt_seed] for prompt_seed in prompt_seeds])
-
-    return drawing
-
-
-@contextmanager
-def peak_memory() -> Iterator[dict[str, float]]:
-    """Within the context, the process's memory above what it had before, filled in at the end as `peak MB`."""
-    process = psutil.Process()
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier work has freed counts as the process's own
-    before = highest = process.memory_info().rss
-    figures: dict[str, float] = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.02):
-            highest = max(highest, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield figures
-    finally:
-        done.set()
-        watcher.join()
-        figures["peak MB"] = (highest - before) / 1e6
 
 
 if __name__ == "__main__":

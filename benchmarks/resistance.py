@@ -19,7 +19,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender
-from benchmarks.integrity import DOCS, WORKERS, World, kept, one_thread, shared_world, start_log
+from benchmarks.integrity import DOCS, WORKERS, World, one_thread, shared_world, start_log
+from benchmarks.keeping import kept
 from benchmarks.tasks import object_task
 from unlearning_core.attacks import Attack
 from unlearning_core.attacks.base import Host, Scene, judged_by

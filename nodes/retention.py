@@ -44,7 +44,7 @@ class RetentionMetric(MeasuringNode):
                 "Draws the same prompts and seeds with the base and the unlearned model and measures how far apart the "
                 "pictures are, as LPIPS. The mean over the retain prompts is the integrity loss I: 0 is the same "
                 "picture, lower is better. For comparison, on the shipped model another seed of the same prompt gives "
-                "0.163, another prompt 0.569."
+                "0.167, another prompt 0.568."
             ),
             search_aliases=["LPIPS", "model integrity", "compare models", "unlearning", "collateral damage"],
             inputs=[

@@ -38,7 +38,7 @@ def _note(family: Family) -> str:
         "## Look at",
         "* **Before, after, difference**: cats turn into dogs, the other pictures stay.\n"
         "* **I**, the integrity loss: 0 is the same picture, lower is better. For comparison, on the shipped model "
-        "another seed of the same prompt gives 0.163, another prompt 0.569.\n"
+        "another seed of the same prompt gives 0.167, another prompt 0.568.\n"
         "* The patch is in output/loras.",
         "## How long",
         "Drawing takes most of it: " + _pictures(family),

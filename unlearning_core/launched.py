@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -142,6 +144,14 @@ def launched(device: str) -> Iterator[None]:
             raise
         raise Stopped from error
     processes.end()
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Ends the process: threads of gloo may outlive their group, and abort the interpreter's own way out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _lost(signum: int, frame: FrameType | None) -> None:

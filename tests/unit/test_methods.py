@@ -71,7 +71,7 @@ MATRIX = {
     "sa": Row(0.25),
     "ca": Row(0.30),
     "uce": Row(0.05),
-    "nullspace": Row(0.05, {"tolerance": 1e-3, "ridge": 0.1}),
+    "nullspace": Row(0.06, {"tolerance": 1e-3, "ridge": 0.1}),
 }
 
 
@@ -268,7 +268,7 @@ def test_salun_changes_nothing_outside_its_mask(model: DiffusersModel) -> None:
     assert sum(mask.sum().item() for mask in masks.values()) == pytest.approx(0.3 * total, abs=1)
     for name, mask in masks.items():
         assert (changes[name][~mask] == 0).all()
-        assert (changes[name][mask] != 0).any()
+        assert (changes[name][mask] != 0).any() == mask.any()
 
 
 def test_sa_with_a_huge_penalty_stays(model: DiffusersModel) -> None:
@@ -301,10 +301,9 @@ def test_fisher_information_is_the_mean_squared_gradient(model: DiffusersModel) 
 def test_saddle_meets_its_constraint(keeping: KeepingModel) -> None:
     seen: list[Progress] = []
     settings = short("saddle", steps=200, runs=16, run_steps=20, batch_size=8)
-    unlearn(keeping, Saddle(margin=0.5), TASK.prompts, settings, seen.append)
-    tail = [progress.figures for progress in seen[-120:]]  # s of 8 latents scatters
+    unlearn(keeping, Saddle(help_weight=5.0, margin=0.5, ascent=0.1), TASK.prompts, settings, seen.append)
+    tail = [progress.figures for progress in seen[-80:]]  # s of 8 latents scatters
     multipliers = torch.tensor([figures["multiplier"] for figures in tail])
-    print(sum(figures["s"] for figures in tail) / len(tail), multipliers.mean(), multipliers.std())
     assert sum(figures["s"] for figures in tail) / len(tail) == pytest.approx(-0.5, abs=0.1)
     assert multipliers.std() < 0.25 * multipliers.mean()
     assert multipliers.max() < Saddle().most

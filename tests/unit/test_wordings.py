@@ -21,7 +21,7 @@ from unlearning_core.prompts import Prompts
 from unlearning_core.sampling import Sampling
 from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
-from unlearning_core.tiny.world import CONCEPTS, prompt
+from unlearning_core.tiny.world import CONCEPTS, names, prompt
 from unlearning_core.unlearn import unlearn
 from unlearning_core.vocabulary import Vocabulary
 from unlearning_core.wordings import framed, named_spans, other_wordings, reordered, shortened
@@ -66,11 +66,12 @@ def predictions(model: DiffusersModel, x: torch.Tensor, prompts: list[str]) -> t
 
 def test_words_shared_with_retain_prompts_are_not_hit(found: dict[str, list[str]]) -> None:
     """A face alone is a dog's and a pig's too, and another concept's name is none of the cat's."""
-    others = {word for concept in CONCEPTS if concept != "cat face" for word in concept.split()} - {"face"}
+    own = {word for name in names("cat face") for word in name.split()} - {"face"}
+    others = {word for concept in CONCEPTS if concept != "cat face" for name in names(concept) for word in name.split()}
     for texts in found.values():
         for text in texts:
-            assert "cat" in text.split() or not set(text.split()) & {"face", *others}
-            assert not set(text.split()) & others
+            assert set(text.split()) & own
+            assert not set(text.split()) & (others - {"face"})
 
 
 @given(PHRASE, st.lists(PHRASE, max_size=3), st.integers(0, 99))
@@ -131,7 +132,7 @@ def test_closed_forms_solve_for_them(model: DiffusersModel) -> None:
     assert all(text in "".join(progress.note for progress in told) for text in texts)
     plain = unlearn(model, Uce(), PROMPTS, replace(settings, wordings=0))
     assert plain.record.wordings is None
-    assert left(model, patch, texts) < 0.9 * left(model, plain, texts)
+    assert left(model, patch, texts) < 0.95 * left(model, plain, texts)
 
 
 def left(model: DiffusersModel, patch: UnlearningPatch, texts: list[str]) -> float:

@@ -16,7 +16,7 @@ from ..metrics.quality import Quality
 from ..metrics.retention import Retention
 from ..prompts import quoted
 
-SCALE_BACKBONE, OTHER_SEED, OTHER_PROMPT = "alex", 0.163, 0.569  # of docs/integrity.md: LPIPS on the shipped model
+SCALE_BACKBONE, OTHER_SEED, OTHER_PROMPT = "alex", 0.167, 0.568  # of docs/integrity.md: LPIPS on the shipped model
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
