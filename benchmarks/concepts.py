@@ -14,11 +14,13 @@ from pathlib import Path
 from benchmarks.tasks import object_task
 from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw
-from unlearning_core.methods import METHODS
+from unlearning_core.methods import Method
+from unlearning_core.methods.ovw import Ovw
 from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import prompt_seeds_of
 from unlearning_core.patch import UnlearningPatch
+from unlearning_core.presets import PRESETS, Preset
 from unlearning_core.prompts import Prompts
 from unlearning_core.reports.tables import settings_line
 from unlearning_core.sampling import Sampling
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 DOCS = Path(__file__).parents[1] / "docs"
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 SEEDS = range(1000, 1004)
+LEARNING_RATE = 1e-3
 FORGOTTEN, KEPT = list(CONCEPTS)[:20], list(CONCEPTS)[20:]
 PAGE = """# Many concepts
 
@@ -78,18 +81,16 @@ class Bench:
         assert ua is not None
         return ua
 
-    def many(self, method: str, learning_rate: float, steps: int) -> str:
+    def many(self, name: str, method: Method, settings: Settings) -> str:
         """A row of the first table."""
-        kind = METHODS[method]
-        settings = Settings(steps=steps, learning_rate=learning_rate, width=128, height=128, weights=kind.weights)
-        patch = unlearn(self.model, kind(), many_prompts(), settings)
+        patch = unlearn(self.model, method, many_prompts(), settings)
         prompt_seeds = prompt_seeds_of([prompt(concept, style) for concept in KEPT for style in STYLES], SEEDS)
         before = draw(self.model, prompt_seeds, SAMPLING)
         with self.model.patched(patch):
             after = draw(self.model, prompt_seeds, SAMPLING)
             values = [self.ua(concept) for concept in FORGOTTEN]
         integrity = self.lpips.distance(before, after).mean().item()
-        row = f"| {kind.label} | {min(values):.3f} | {statistics.fmean(values):.3f} | {integrity:.4f} |"
+        row = f"| {name} | {min(values):.3f} | {statistics.fmean(values):.3f} | {integrity:.4f} |"
         log.info(row)
         return row
 
@@ -105,9 +106,13 @@ class Bench:
 
     def forget(self, concept: str, overwrite: str) -> UnlearningPatch:
         """OVW's patch for one concept."""
-        kind = METHODS["ovw"]
-        settings = Settings(steps=60, learning_rate=1e-3, width=128, height=128, weights=kind.weights)
-        return unlearn(self.model, kind(), object_task(concept, overwrite).prompts, settings)
+        settings = Settings(steps=60, learning_rate=LEARNING_RATE, width=128, height=128, weights=Ovw.weights)
+        return unlearn(self.model, Ovw(), object_task(concept, overwrite).prompts, settings)
+
+
+def preset_settings(preset: Preset) -> Settings:
+    """A preset's, at the shipped model's size and rate."""
+    return Settings(**preset.values, learning_rate=LEARNING_RATE, width=128, height=128)
 
 
 def many_prompts() -> Prompts:
@@ -124,7 +129,10 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     bench = Bench()
-    rows = [bench.many("uce", 1e-3, 1), bench.many("ovw", 1e-3, 600)]
+    long = Settings(steps=600, learning_rate=LEARNING_RATE, width=128, height=128, weights=Ovw.weights)
+    presets = [PRESETS[name] for name in ("quick", "balanced")]
+    rows = [bench.many(preset.name, preset.objective, preset_settings(preset)) for preset in presets]
+    rows.append(bench.many(f"{Ovw.label}, {long.steps} steps", Ovw(), long))
     page = PAGE.format(
         sampling=settings_line(SAMPLING.settings()),
         forgotten=", ".join(FORGOTTEN),

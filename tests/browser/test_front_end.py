@@ -154,7 +154,7 @@ def test_every_node_has_its_help_page(page: Page, server: Any) -> None:
 
 def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path) -> None:
     open_workflow(page, QUICKSTART)
-    set_widgets(page, "UnlearnConcept", forget_prompts="a cat face", overwrite_prompt="a dog face")
+    set_widgets(page, "UnlearnConcept", forget_prompts="a cat face", overwrite_prompt="a dog face", thoroughness="custom")
     set_widgets(page, "UnlearnConcept", retain_prompts="a frog", steps=2, batch_size=1, runs=1, run_steps=2)
     set_widgets(page, "RetentionMetric", retain_prompts="a car", forget_prompts="a cat face")
     set_widgets(page, "RetentionMetric", seeds=1, forget_seeds=1, steps=2)
@@ -221,7 +221,8 @@ def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: b
     set_vue(page, vue)
     page.evaluate("app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'latent2rgb')")
     open_workflow(page, QUICKSTART)
-    set_widgets(page, "UnlearnConcept", retain_prompts="a frog", steps=9_000 + vue, batch_size=1, runs=1, run_steps=2)
+    set_widgets(page, "UnlearnConcept", retain_prompts="a frog", thoroughness="custom")
+    set_widgets(page, "UnlearnConcept", steps=9_000 + vue, batch_size=1, runs=1, run_steps=2)
     set_widgets(page, "RetentionMetric", retain_prompts="a car", seeds=1, forget_seeds=1, steps=2)
     page.get_by_test_id("queue-button").click()
 
