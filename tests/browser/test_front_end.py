@@ -154,7 +154,8 @@ def test_every_node_has_its_help_page(page: Page, server: Any) -> None:
 
 def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path) -> None:
     open_workflow(page, QUICKSTART)
-    set_widgets(page, "UnlearnConcept", forget_prompts="a cat face", overwrite_prompt="a dog face", thoroughness="custom")
+    set_widgets(page, "UnlearnConcept", forget_prompts="a cat face", overwrite_prompt="a dog face")
+    set_widgets(page, "UnlearnConcept", thoroughness="custom")
     set_widgets(page, "UnlearnConcept", retain_prompts="a frog", steps=2, batch_size=1, runs=1, run_steps=2)
     set_widgets(page, "RetentionMetric", retain_prompts="a car", forget_prompts="a cat face")
     set_widgets(page, "RetentionMetric", seeds=1, forget_seeds=1, steps=2)

@@ -101,8 +101,8 @@ def saved_patch(server: Server, entry: dict[str, Any], name: str = "save") -> Pa
 
 def shortened(graph: Graph) -> Graph:
     """A workflow with as little to train and to draw as there can be."""
-    least: dict[str, Any] = {"steps": 2, "runs": 1, "run_steps": 2, "seeds": 1, "forget_seeds": 1, "batch_size": 2, "examples": 1}
-    least |= {"thoroughness": "custom"}  # a preset has steps of its own
+    least: dict[str, Any] = {"thoroughness": "custom"}  # a preset has steps of its own
+    least |= {"steps": 2, "runs": 1, "run_steps": 2, "seeds": 1, "forget_seeds": 1, "batch_size": 2, "examples": 1}
     boxes = ("forget_prompts", "overwrite_prompt", "retain_prompts", "other_prompts", "attacks")
     for entry in graph.values():
         inputs = entry["inputs"]
