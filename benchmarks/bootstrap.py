@@ -10,7 +10,8 @@ from torch import Tensor
 from unlearning_core.metrics.frechet import frechet_distance
 from unlearning_core.metrics.statistics import Interval
 
-RESAMPLES = 400
+RESAMPLES = 200
+DIGITS = 6  # that are kept
 LEVEL = 0.95
 
 
@@ -21,14 +22,14 @@ def prompts_drawn(count: int) -> Tensor:
 
 def means(by_prompt: Tensor) -> list[float]:
     """The mean of a figure [prompts, seeds] in each resample."""
-    values: list[float] = by_prompt.mean(1)[prompts_drawn(len(by_prompt))].mean(1).tolist()
-    return values
+    values = by_prompt.mean(1)[prompts_drawn(len(by_prompt))].mean(1)
+    return [round(value, DIGITS) for value in values.tolist()]
 
 
 def frechet_distances(pictures: Tensor, reference: Tensor) -> list[float]:
     """The Fréchet distance of features [prompts, seeds, D] and [prompts, other seeds, D] in each resample."""
     return [
-        frechet_distance(pictures[drawn].flatten(0, 1), reference[drawn].flatten(0, 1))
+        round(frechet_distance(pictures[drawn].flatten(0, 1), reference[drawn].flatten(0, 1)), DIGITS)
         for drawn in prompts_drawn(len(pictures))
     ]
 

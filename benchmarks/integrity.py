@@ -2,8 +2,9 @@
 
 On the shipped model: two tasks (an object, a style), every method, three training seeds. A small search, the same for
 all, finds each method's weakest setting that forgets; only that one is compared. Writes docs/integrity.{csv,md}
-and two figures, and keeps finished parts under .cache/integrity, so that an interrupted command goes on where it
-stopped. Empty that folder after a change to the code of a method. From nothing it takes up to three hours on two cores.
+and two figures, and keeps finished parts in benchmarks/measured, so that an interrupted command goes on where it
+stopped, on another machine too. Empty that folder after a change to the code of a method. From nothing it takes some
+hours on two cores.
 """
 
 from __future__ import annotations

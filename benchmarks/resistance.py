@@ -2,7 +2,7 @@
 
 On the shipped model: the presets and some methods at the settings that benchmarks.integrity chose, three training
 seeds, under attacks that no setting was tuned on. Writes docs/resistance.{csv,md} and a figure; finished parts are kept
-under .cache/integrity.
+in benchmarks/measured.
 """
 
 from __future__ import annotations
