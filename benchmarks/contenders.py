@@ -41,15 +41,15 @@ class Contender:
 
 
 def preset_row(preset: Preset) -> Contender:
-    """A preset as it is, in one group of one setting."""
-    steps = preset.values["steps"]
+    """A preset as it is, in one group of one setting; all weights together learn at half the rate."""
+    rate = LEARNING_RATE / 2 if preset.values["weights"] == "all" else LEARNING_RATE
     return Contender(
         preset.name.capitalize(),
         preset.method,
         dict(preset.options),
         preset.values,
-        outer=("learning_rate", (LEARNING_RATE,)),
-        inner=("steps", (steps,)),
+        outer=("learning_rate", (rate,)),
+        inner=("steps", (preset.values["steps"],)),
     )
 
 
