@@ -89,7 +89,7 @@ def concept() -> Graph:
         "Forget a concept",
         f"Makes **a small model forget cats**, and measures what that cost. {RUN}",
         f"* **Before, after, difference**: cat faces turn into dog faces, the other pictures stay.\n{SCALE}",
-        takes("three minutes"),
+        takes("two minutes"),
         "**forget_prompts** alone: write **a pizza** for **a cat face** in each line. The lines about pizzas in the "
         "other boxes are left out by themselves. The patch is saved in output/loras; workflow 05 draws with it.",
     )
