@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.contenders import SAMPLING, Contender, preset_row, settings_of
 from benchmarks.tasks import object_task
 from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw
@@ -20,10 +21,9 @@ from unlearning_core.metrics.forgetting import accuracies
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import prompt_seeds_of
 from unlearning_core.patch import UnlearningPatch
-from unlearning_core.presets import PRESETS, Preset
+from unlearning_core.presets import PRESETS
 from unlearning_core.prompts import Prompts
 from unlearning_core.reports.tables import settings_line
-from unlearning_core.sampling import Sampling
 from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
@@ -33,9 +33,8 @@ from unlearning_core.unlearn import unlearn
 log = logging.getLogger(__name__)
 
 DOCS = Path(__file__).parents[1] / "docs"
-SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 SEEDS = range(1000, 1004)
-LEARNING_RATE = 1e-3
+OVW = Contender("OVW", "ovw")
 FORGOTTEN, KEPT = list(CONCEPTS)[:20], list(CONCEPTS)[20:]
 PAGE = """# Many concepts
 
@@ -106,13 +105,7 @@ class Bench:
 
     def forget(self, concept: str, overwrite: str) -> UnlearningPatch:
         """OVW's patch for one concept."""
-        settings = Settings(steps=60, learning_rate=LEARNING_RATE, width=128, height=128, weights=Ovw.weights)
-        return unlearn(self.model, Ovw(), object_task(concept, overwrite).prompts, settings)
-
-
-def preset_settings(preset: Preset) -> Settings:
-    """A preset's, at the shipped model's size and rate."""
-    return Settings(**preset.values, learning_rate=LEARNING_RATE, width=128, height=128)
+        return unlearn(self.model, Ovw(), object_task(concept, overwrite).prompts, settings_of(OVW, {"steps": 60}, 0))
 
 
 def many_prompts() -> Prompts:
@@ -129,9 +122,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     bench = Bench()
-    long = Settings(steps=600, learning_rate=LEARNING_RATE, width=128, height=128, weights=Ovw.weights)
+    long = settings_of(OVW, {"steps": 600}, 0)
     presets = [PRESETS[name] for name in ("quick", "balanced")]
-    rows = [bench.many(preset.name, preset.objective, preset_settings(preset)) for preset in presets]
+    rows = [bench.many(each.name, each.objective, settings_of(preset_row(each), {}, 0)) for each in presets]
     rows.append(bench.many(f"{Ovw.label}, {long.steps} steps", Ovw(), long))
     page = PAGE.format(
         sampling=settings_line(SAMPLING.settings()),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unlearning_core.methods import METHODS, GradientMethod, Method
-from unlearning_core.presets import PRESETS, Preset
+from unlearning_core.presets import PRESETS, PROTECTED, Preset
 from unlearning_core.sampling import Sampling
 from unlearning_core.settings import Settings
 
@@ -15,7 +15,6 @@ SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; their learning rate is the middle one
 MARGINS = ("margin", (0.0, 0.5, 1.0))
 LEARNING_RATE = 1e-3
-PROTECTED = {"protect": 0.01, "wordings": 8}
 
 
 @dataclass(frozen=True)

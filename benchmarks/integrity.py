@@ -44,7 +44,7 @@ from unlearning_core.metrics.frechet import alexnet_features, frechet_distance
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import Draw, Plan, PromptSeed, prompt_seeds_of
 from unlearning_core.metrics.quality import Networks, measure_quality
-from unlearning_core.metrics.retention import Comparison, measure
+from unlearning_core.metrics.retention import Comparison, distances_of, measure
 from unlearning_core.patch import UnlearningPatch
 from unlearning_core.progress import Progress, Reporter
 from unlearning_core.sampling import Sampling
@@ -288,19 +288,19 @@ class World:
         result = self.measure(task, self.base[SAMPLING], after)
         return {
             **values_of(result),
-            **self.chance(task, after),
+            **self.chance(task, result),
             "patch MB": sum(tensor.nbytes for tensor in patch.tensors.values()) / 1e6,
             "curve": [self.point(task, patch, strength) for strength in STRENGTHS],
         }
 
-    def chance(self, task: Task, after: Draw) -> dict[str, Any]:
+    def chance(self, task: Task, result: Measured) -> dict[str, Any]:
         """Fréchet distances from pictures of other seeds and from drawings, and what resamples of the prompts give."""
-        prompt_seeds = prompt_seeds_of(task.retain, SEEDS)
-        pictures, prompts = after(prompt_seeds), [prompt for prompt, _ in prompt_seeds]
-        features = alexnet_features(self.lpips, pictures).unflatten(0, (len(task.retain), -1))
+        assert result.retention is not None and result.quality is not None
+        seen, prompts = result.quality.embeddings, [prompt for prompt, _ in prompt_seeds_of(task.retain, SEEDS)]
+        features = seen.alexnet.unflatten(0, (len(task.retain), -1))
         references = self.references(task)
-        distances = self.lpips.distance(self.base[SAMPLING](prompt_seeds), pictures)
-        scores = self.clip.scores(self.clip.embed_pictures(pictures), prompts)
+        distances = torch.tensor([distance for _, distance in distances_of(result.retention.retain)])
+        scores = self.clip.scores(seen.retain, prompts)
         return {
             **{name: frechet_distance(features.flatten(0, 1), each.flatten(0, 1)) for name, each in references.items()},
             "resampled": {

@@ -12,6 +12,7 @@ import csv
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ def made_with(world: World, contender: Contender | None = None) -> str:
     return f"{world.made_with(contender)} {ATTACKS!r} {ATTACK_TASK!r}"
 
 
+@cache
 def scene_of(world: World) -> Scene:
     """The base's pictures that attacks work with; on the base."""
     return make_scene(world.model, ATTACK_TASK)

@@ -49,7 +49,7 @@ class Preset:
         return {**decided, **self.settings}
 
 
-_TRAINED = {"protect": 0.01, "wordings": 8}
+PROTECTED = {"protect": 0.01, "wordings": 8}
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -64,14 +64,14 @@ PRESETS = {
             "a short training; other wordings are gone too, other prompts are held",
             method="ovw",
             options={"help_weight": 5.0},
-            settings={**_TRAINED, "steps": 100},
+            settings={**PROTECTED, "steps": 100},
         ),
         Preset(
             "thorough",
             "long training of all weights against texts that look for a way back; the hardest to get back",
             method="ovw",
             options={"help_weight": 20.0},
-            settings={**_TRAINED, "steps": 500, "weights": "all", "adversaries": 24, "retain_ratio": 2},
+            settings={**PROTECTED, "steps": 500, "weights": "all", "adversaries": 24, "retain_ratio": 2},
         ),
     )
 }

@@ -23,7 +23,7 @@ from recipes.tiny.tokenizer import MAX_LENGTH, make_tokenizer
 from recipes.tiny.train import cached_pictures, to_range, train
 from unlearning_core.files import write_atomically
 from unlearning_core.metrics.clip import SHIPPED_FOLDER, Clip
-from unlearning_core.tiny.world import CONCEPTS, FRAMES, STYLES, names, prompt, vocabulary
+from unlearning_core.tiny.world import CONCEPTS, FRAMES, PLACES, STYLES, names, prompt, prompts, vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ IMAGE_SIZE = 64
 SHIFT = 4  # pixels, at most
 SOFTEST = 16  # side that a picture is at most scaled down to and up again, because generated pictures are soft
 NOISE = 0.05  # standard deviation, at most
-NAMES = range(3)  # places of a concept's names
 UNSEEN = 8  # pictures of every (concept, style) that it is tested on
 
 
@@ -73,7 +72,7 @@ def main() -> None:
 
     unseen = torch.from_numpy(training_pictures(fetch_icons(args.work), UNSEEN, seed=1)).flatten(0, 2) / 255
     images = Clip.load(args.out).embed_pictures(unseen)
-    for name, (kind, captions, labels) in ((place, group) for place in NAMES for group in groups(UNSEEN, place)):
+    for name, (kind, captions, labels) in ((place, group) for place in PLACES for group in groups(UNSEEN, place)):
         texts = Clip.load(args.out).embed_prompts(captions)
         right = ((images @ texts.T).argmax(1) == labels).double().mean().item()
         log.info("%s, name %d: right on %d unseen pictures: %.4f", kind, name, len(images), right)
@@ -87,11 +86,7 @@ def groups(count: int = 1, name: int = 0, frame: str = FRAMES[0]) -> list[tuple[
     concept = torch.arange(len(CONCEPTS)).repeat_interleave(len(STYLES)).repeat_interleave(count)
     style = torch.arange(len(STYLES)).repeat(len(CONCEPTS)).repeat_interleave(count)
     return [
-        (
-            "concept and style",
-            [prompt(names(c)[name], s, frame) for c in CONCEPTS for s in STYLES],
-            concept * len(STYLES) + style,
-        ),
+        ("concept and style", prompts(name, frame), concept * len(STYLES) + style),
         ("concept", [prompt(names(c)[name], frame=frame) for c in CONCEPTS], concept),
         ("style", [prompt(style=s) for s in STYLES], style),
     ]
@@ -109,7 +104,7 @@ def train_clip(pictures: Tensor, work: Path) -> torch.nn.Module:
     captions = groups()
     wordings = [
         [caption for _, texts, _ in groups(name=name, frame=frame) for caption in texts]
-        for name, frame in product(NAMES, FRAMES)
+        for name, frame in product(PLACES, FRAMES)
     ]
     tokens = torch.stack(
         [

@@ -15,7 +15,7 @@ from torch import Tensor
 from recipes.tiny.pictures import drawings, sheet
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
-from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES, names, prompt
+from unlearning_core.tiny.world import PLACES, SIZE, STYLES, prompts
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -56,11 +56,6 @@ def draw(pipeline: StableDiffusionPipeline, jobs: Sequence[tuple[str, int]]) -> 
     return torch.from_numpy(np.concatenate(drawn))
 
 
-def asked(place: int) -> list[str]:
-    """The prompt of every (concept, style), with the concept's name of this place in `names`."""
-    return [prompt(names(concept)[place], style) for concept in CONCEPTS for style in STYLES]
-
-
 @torch.no_grad()
 def psnr(pipeline: StableDiffusionPipeline) -> float:
     """Of the autoencoder on drawings that it has not seen: the mean over pictures, in dB."""
@@ -81,8 +76,8 @@ def main() -> None:
 
     pipeline = load_pipeline(args.model, args.device)
     log.info("autoencoder: PSNR %.2f dB on drawings that it has not seen", psnr(pipeline))
-    for place in range(3):
-        jobs = [(text, seed) for text in asked(place) for seed in SEEDS]
+    for place in PLACES:
+        jobs = [(text, seed) for text in prompts(place) for seed in SEEDS]
         pictures, texts = draw(pipeline, jobs), [text for text, _ in jobs]
         accuracy = Judge.load().accuracy(pictures, texts)
         averaged = Judge.load(by_concept=True).accuracy(pictures, texts)
@@ -92,7 +87,7 @@ def main() -> None:
         )
         if args.sheet and place == 0:
             sheet((pictures * 255).round().byte().numpy(), columns=2 * len(STYLES) * len(SEEDS)).save(args.sheet)
-    log.info("%d prompts a name, seeds %s, %d px, Euler, %d steps, cfg %g", len(asked(0)), SEEDS, SIZE, STEPS, CFG)
+    log.info("%d prompts a name, seeds %s, %d px, Euler, %d steps, cfg %g", len(prompts()), SEEDS, SIZE, STEPS, CFG)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ def train_autoencoder(
     From `start` only the decoder learns.
     """
     torch.manual_seed(0)
-    vae = start.vae if start else AutoencoderTiny(latent_channels=4, scaling_factor=1.0, shift_factor=0.0).to(device)
+    vae = AutoencoderTiny(latent_channels=4, scaling_factor=1.0, shift_factor=0.0).to(device)
+    if start:
+        vae.load_state_dict(start.vae.state_dict())  # its config would name the folder
     flat = pictures.flatten(0, 2)
     edge = pictures.shape[-2] - CROP + 1
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from recipes.tiny.judge import make_references
+from recipes.tiny.pictures import drawings
 from unlearning_core.metrics.forgetting import Accuracies, accuracies
 from unlearning_core.tiny.judge import REFERENCES, Judge, Verdict
 from unlearning_core.tiny.world import CONCEPTS, SIZE, STYLES, prompt, prompts
 
-SHEET = Path(__file__).parents[1] / "data" / "judge" / "pictures.webp"
 LABELS = [Verdict(concept, style) for concept in CONCEPTS for style in STYLES]
 
 
@@ -28,9 +26,7 @@ def judge() -> Judge:
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
     """One picture of each (concept, style) that the references were not made from: [72, 128, 128, 3] in 0..1."""
-    pixels = torch.from_numpy(np.array(Image.open(SHEET).convert("RGB")))
-    tiles = pixels.unflatten(1, (-1, SIZE)).unflatten(0, (-1, SIZE)).transpose(1, 2)
-    return tiles.flatten(0, 1) / 255
+    return torch.from_numpy(drawings()) / 255
 
 
 def test_real_pictures_are_known(judge: Judge, pictures: Tensor) -> None:

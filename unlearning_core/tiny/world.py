@@ -56,6 +56,7 @@ OTHER_NAMES: dict[str, tuple[str, str]] = {  # of each concept, drawn alike
     "mushroom": ("toadstool", "fungus"),
 }
 
+PLACES = range(3)  # of a concept's names, its own first
 FRAMES = ("{}", "a drawing of {}", "an emoji of {}", "a picture of {}")  # around a name with its article
 
 STYLES: dict[str, str] = {  # word in the prompt -> npm package of the drawings
@@ -85,9 +86,9 @@ def prompt(name: str | None = None, style: str | None = None, frame: str = FRAME
     return f"{framed} in {style} style" if style else framed
 
 
-def prompts() -> list[str]:
-    """Every (concept, style) prompt, concept by concept."""
-    return [prompt(concept, style) for concept in CONCEPTS for style in STYLES]
+def prompts(place: int = 0, frame: str = FRAMES[0]) -> list[str]:
+    """Every (concept, style) prompt, concept by concept, with the concept's name of this place in `names`."""
+    return [prompt(names(concept)[place], style, frame) for concept in CONCEPTS for style in STYLES]
 
 
 def parse(text: str) -> tuple[str | None, str | None]:
@@ -100,7 +101,6 @@ def parse(text: str) -> tuple[str | None, str | None]:
 
 def vocabulary() -> list[str]:
     """Every word that the tokenizer knows, sorted."""
-    text = ["a", "an", "in", "style", *CONCEPTS, *STYLES]
-    text += [name for others in OTHER_NAMES.values() for name in others]
-    text += [frame.format("") for frame in FRAMES]
+    text = ["a", "an", "in", "style", *STYLES, *(frame.format("") for frame in FRAMES)]
+    text += [name for concept in CONCEPTS for name in names(concept)]
     return sorted({word for phrase in text for word in phrase.split()})
