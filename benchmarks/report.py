@@ -45,7 +45,7 @@ COLUMNS: dict[str, tuple[str, str]] = {  # key of a row -> heading and form
 CSV_COLUMNS = (
     *("task", "name", "seed", "reached", "ua", "ira", "cra", "integrity", "interval low", "interval high"),
     *("noise floor", "forget distance", *SETS, "clip score retain", "base clip score retain", "patch MB"),
-    *("seconds", "network calls", "peak MB"),
+    *("seconds", "network calls", "peak MB", "device"),
 )
 INTRODUCTION = """# What forgetting costs
 
@@ -53,7 +53,7 @@ Written by `python -m benchmarks.integrity` on the shipped model. Each method ha
 from weak to strong; the first of a group with a UA of at least 95 % represents the group, and of these the one with the
 lowest integrity loss is compared. Both choices are made on other seeds than those below, of the same prompts. A figure
 is the mean over training seeds, with the lowest and highest in brackets where they differ; closed forms draw nothing at
-random. A method marked * reached 95 % with none of its settings, so its integrity loss is not at equal forgetting.
+random. A method marked * did not reach 95 %, so its integrity loss is not at equal forgetting.
 
 UA: share of 96 forget pictures that no longer show the concept (if all do, the true share is 96 % or more). IRA, CRA:
 shares of 48 retain pictures that show their own label in the forgotten domain and in the other. I, the integrity loss
@@ -63,7 +63,7 @@ artists' own drawings. CLIPScore: of the retain pictures, by the shipped CLIP mo
 memory above the loaded model are those of unlearning from nothing, on a CPU with the first training seed. Protected
 rows have `protect` 0.01 and 8 wordings; Quick, Balanced and Thorough are the presets as they are.
 
-Pictures: {pictures}.
+Pictures: {pictures}. All figures but the costs were computed on {devices}.
 The scale of I: among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt
 {prompt:.3f}.
 
@@ -105,7 +105,10 @@ def page(rows: Sequence[Row], scale: dict[str, float], settings: dict[str, Any])
     """docs/integrity.md."""
     lines = [
         INTRODUCTION.format(
-            pictures=settings_line(settings), seed=scale["another seed"], prompt=scale["another prompt"]
+            pictures=settings_line(settings),
+            devices=" and ".join(sorted({row["device"] for row in rows})),
+            seed=scale["another seed"],
+            prompt=scale["another prompt"],
         )
     ]
     for task in dict.fromkeys(row["task"] for row in rows):

@@ -11,18 +11,18 @@ import argparse
 import csv
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from multiprocessing import get_context
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.contenders import CONTENDERS, SAMPLING, Contender
-from benchmarks.integrity import DOCS, WORKERS, World, one_thread, shared_world, start_log
+from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, preset_row
+from benchmarks.integrity import found
 from benchmarks.keeping import kept
 from benchmarks.tasks import object_task
+from benchmarks.world import DOCS, World, add_machine, shared_world, start_log, training_seeds, workers
 from unlearning_core.attacks import Attack
 from unlearning_core.attacks.base import Host, Scene, judged_by
 from unlearning_core.attacks.base import Task as AttackTask
@@ -33,12 +33,17 @@ from unlearning_core.attacks.img2img import Img2Img
 from unlearning_core.attacks.plain import Plain
 from unlearning_core.attacks.relearning import Relearning
 from unlearning_core.attacks.wording import Wording
+from unlearning_core.hosts.pictures import device_name
 from unlearning_core.metrics.forgetting import target_of
 from unlearning_core.metrics.plan import BASE
+from unlearning_core.presets import PRESETS
 from unlearning_core.prompts import quoted
 from unlearning_core.reports.tables import markdown_table, settings_line
 
-ATTACKED = ("Quick", "Balanced", "Thorough", "OVW", "OVW, protected", "Saddle, protected", "ESD-x", "UCE")
+NAMES = ("Quick", "Balanced", "Thorough", "OVW", "OVW, protected", "Saddle, protected", "ESD-x", "UCE")
+THOROUGH = preset_row(PRESETS["thorough"])
+FEW = replace(THOROUGH, name="Thorough, 8 adversaries", settings={**THOROUGH.settings, "adversaries": 8})
+ATTACKED = [FEW, *(contender for contender in reversed(CONTENDERS) if contender.name in NAMES)]  # the longest first
 TASK = object_task()
 ATTACKS: Mapping[str, Attack] = {
     "plain": Plain(),
@@ -80,7 +85,7 @@ of pictures that show the concept again, the mean over training seeds. I: integr
 * relearning: fine-tuning on 24 pictures of the concept, rate 5e-4, after 5 and 20 steps; other things: on as many of
   those.
 
-The two controls are explained in [attacks.md](attacks.md). Pictures: {pictures}.
+The two controls are explained in [attacks.md](attacks.md). Pictures: {pictures}. Computed on {devices}.
 
 {table}
 
@@ -92,46 +97,49 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each method")
-    seeds = parser.parse_args().seeds
+    add_machine(parser)
+    args = parser.parse_args()
     start_log()
-    chosen = [contender for contender in CONTENDERS if contender.name in ATTACKED]
-    jobs = [(contender, seed) for contender in chosen for seed in range(seeds if contender.trains else 1)]
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=one_thread) as pool:
-        controls = pool.submit(control)
-        rows = [*controls.result(), *pool.map(attacked, jobs)]
+    jobs = [(contender, seed) for contender in ATTACKED for seed in training_seeds(contender, args.seeds)]
+    with workers(args) as pool:
+        list(pool.map(partial(found, device=args.device), [(TASK, contender) for contender in ATTACKED]))
+        controls = pool.submit(control, args.device)
+        rows = [*pool.map(partial(attacked, device=args.device), jobs)]
+    rows = [*controls.result(), *rows]
     write_csv(rows, DOCS / "resistance.csv")
-    page = PAGE.format(pictures=settings_line(SAMPLING.settings()), table=table(rows))
+    devices = " and ".join(sorted({row["device"] for row in rows}))
+    page = PAGE.format(pictures=settings_line(SAMPLING.settings()), devices=devices, table=table(rows))
     (DOCS / "resistance.md").write_text(page, encoding="utf-8")
     draw_frontier(rows, DOCS / "pictures" / "resistance.png")
 
 
-def control() -> list[Row]:
+def control(device: str) -> list[Row]:
     """The base's row, and that of the concept that it never drew."""
-    world = shared_world()
+    world = shared_world(device)
     attack = {
-        BASE: lambda: shares_of(world, scene_of(world)),
-        UNSEEN: lambda: shares_of(world, scene_of(world).reversed()),
+        BASE: lambda: seen(world, scene_of(world)),
+        UNSEEN: lambda: seen(world, scene_of(world).reversed()),
     }
     return [
-        {"name": name, "seed": 0, "integrity": 0.0, "shares": kept(f"attacks {name}", made_with(world), make)}
+        {"name": name, "seed": 0, "integrity": 0.0, **kept(f"attacks {name}", made_with(world), make)}
         for name, make in attack.items()
     ]
 
 
-def attacked(job: tuple[Contender, int]) -> Row:
+def attacked(job: tuple[Contender, int], device: str) -> Row:
     """The row of one training."""
     contender, seed = job
-    world = shared_world()
+    world = shared_world(device)
     setting = world.found(TASK, contender)["setting"]
 
-    def attack() -> dict[str, float]:
+    def attack() -> Row:
         scene = scene_of(world)
         with world.model.patched(world.unlearned(TASK, contender, setting, seed)):
-            return shares_of(world, scene)
+            return seen(world, scene)
 
-    shares = kept(f"attacks {contender.name} {seed}", made_with(world, contender), attack)
     measured = world.row(TASK, contender, seed)
-    return {"name": contender.name, "seed": seed, "integrity": measured["integrity"], "shares": shares}
+    shown = kept(f"attacks {contender.name} {seed}", made_with(world, contender), attack)
+    return {"name": contender.name, "seed": seed, "integrity": measured["integrity"], **shown}
 
 
 def made_with(world: World, contender: Contender | None = None) -> str:
@@ -145,12 +153,13 @@ def scene_of(world: World) -> Scene:
     return make_scene(world.model, ATTACK_TASK)
 
 
-def shares_of(world: World, scene: Scene) -> dict[str, float]:
-    """Of every setting, by the model as it is now."""
+def seen(world: World, scene: Scene) -> Row:
+    """The share in every setting, by the model as it is now, and where it is."""
     host = Host(world.model, lambda latents: world.model.decode(latents).cpu())
     shows = judged_by(world.judge, target_of(world.judge.domains, TASK.forget))
     findings = findings_of(host, scene, ATTACKS, shows)
-    return {f"{found.attack}: {look.setting}": look.share for found in findings for look in found.looks}
+    shares = {f"{found.attack}: {look.setting}": look.share for found in findings for look in found.looks}
+    return {"shares": shares, "device": device_name(world.model.device)}
 
 
 def worded(shares: Shares, prompts: Iterable[str]) -> list[float]:

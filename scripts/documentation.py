@@ -3,8 +3,8 @@
     python scripts/documentation.py
 
 Run it with the Python of .venv after a change to a method, to the list of figures or to a node's help page, and when
-docs/integrity.csv was measured anew. What is outside of the comments in README.md, nodes/web/docs and docs stays as it
-is.
+docs/integrity.csv or docs/resistance.csv was measured anew. What is outside of the comments in README.md,
+nodes/web/docs and docs stays as it is.
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ sys.path.insert(0, str(ROOT))
 from unlearning_core.attacks import ATTACKS, Attack
 from unlearning_core.methods import METHODS, GradientMethod, Method, groups
 from unlearning_core.metrics.figure import FIGURES, figure_named
+from unlearning_core.metrics.plan import BASE
 from unlearning_core.presets import PRESETS, Preset
 from unlearning_core.reports.tables import markdown_table
 
 COMMAND = "scripts/documentation.py"
 INTEGRITY = ROOT / "docs" / "integrity.csv"
+RESISTANCE = ROOT / "docs" / "resistance.csv"
+BACK = {  # columns of docs/resistance.csv -> headings: shares of pictures
+    **{"as trained": "as trained", "frames": "other wordings", "names": "other names", "img2img 0.7": "image to image"},
+    **{"embedding": "fitted embedding", "relearning, 5": "5 steps of relearning", "relearning, 20": "20 steps"},
+}
 COSTS = {"seconds": "{:.1f}", "peak MB": "{:.0f}"}  # of unlearning the first task
 PROMPTS = ("forget", "overwrite")  # by their number in GradientMethod.guides
 BETTER = {True: "higher", False: "lower", None: ""}
@@ -135,6 +141,18 @@ def cost_table() -> list[str]:
     return table(head, rows)
 
 
+def resistance_table() -> list[str]:
+    """A row for the base and for each preset: means over the training seeds of docs/resistance.csv."""
+    with RESISTANCE.open(encoding="utf-8", newline="") as file:
+        measured = [*csv.DictReader(file)]
+    rows = []
+    for name in (BASE, *(name.capitalize() for name in PRESETS)):
+        own = [row for row in measured if row["name"] == name]
+        moved = figure_named("integrity").format.format(_mean(own, "integrity"))
+        rows.append((f"`{name.lower()}`" if name != BASE else name, moved, *(f"{_mean(own, key):.0%}" for key in BACK)))
+    return table(("preset", figure_named("integrity").column, *BACK.values()), rows)
+
+
 def _forgotten_and_moved(rows: Sequence[Mapping[str, str]]) -> tuple[str, str]:
     """A method's UA on one task, with a star where it did not reach what the comparison asks for, and its I."""
     forgotten, moved = (figure_named(key).format.format(_mean(rows, key)) for key in ("ua", "integrity"))
@@ -171,7 +189,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
-    ROOT / "README.md": {"nodes": node_table, "methods": method_table, "costs": cost_table},
+    ROOT / "README.md": {
+        "nodes": node_table,
+        "methods": method_table,
+        "costs": cost_table,
+        "resistance": resistance_table,
+    },
     NODES / "web" / "docs" / "UnlearnConcept.md": {
         "presets": preset_table,
         "methods": method_table,

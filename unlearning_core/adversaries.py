@@ -20,7 +20,7 @@ from .latents import Batch, LatentSet
 from .model import DiffusionModel
 from .processes import current
 
-RATE = 0.03  # Adam's, in units of the vectors' root mean square
+RATE = 0.1  # Adam's, in units of the vectors' root mean square
 SPREAD = 0.1  # standard deviation of the first offsets, in the same units
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .deltas import Delta
+from .freetext import FreeText
 from .methods import GradientMethod
 from .model import DiffusionModel, noise_prediction
 from .recomputed import is_recomputed
@@ -24,7 +25,7 @@ class Need:
     """Bytes on the device."""
 
     weights: int  # of the model's copy, which is there already
-    training: int  # of deltas, gradients, optimizer and what the method holds
+    training: int  # of deltas, adversaries, gradients, optimizer and what the method holds
     activations: int  # that one step keeps for backward
 
     @property
@@ -60,11 +61,14 @@ def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, D
     parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
     weights = model.weights()
     numbers = sum(weights[name].numel() for name in deltas)
+    texts = settings.adversaries * sum(offset.nbytes for offset in FreeText(model.encode([""])[0], None).offsets)
     with model.attach(deltas):
         one, two = (kept_bytes(model, settings.width, settings.height, count) for count in (1, 2))
     return Need(
         weights=sum(weight.nbytes for weight in weights.values()),
-        training=max(OPTIMIZER * parameters + method.prepared * numbers, parameters + method.preparing * numbers),
+        training=max(
+            OPTIMIZER * (parameters + texts) + method.prepared * numbers, parameters + method.preparing * numbers
+        ),
         activations=one + (latents - 1) * (two - one),
     )
 

@@ -55,23 +55,23 @@ PRESETS = {
     for preset in (
         Preset(
             "quick",
-            "seconds, no training; the concept's names are gone, a determined user gets it back",
+            "seconds, no training; other names and wordings are gone too, who fits an embedding gets it back",
             method="uce",
             settings={"wordings": 8},
         ),
         Preset(
             "balanced",
-            "a short training; other wordings are gone too, other prompts are held",
+            "a short training; resists what quick does, and changes other pictures less",
             method="ovw",
             options={"help_weight": 5.0},
-            settings={**PROTECTED, "steps": 100},
+            settings={**PROTECTED, "steps": 80},
         ),
         Preset(
             "thorough",
-            "long training of all weights against texts that look for a way back; the hardest to get back",
+            "a long training of all weights against texts that look for a way back; changes other pictures most",
             method="ovw",
             options={"help_weight": 20.0},
-            settings={**PROTECTED, "steps": 500, "weights": "all", "adversaries": 24, "retain_ratio": 2},
+            settings={**PROTECTED, "steps": 500, "weights": "all", "adversaries": 24, "retain_ratio": 4},
         ),
     )
 }

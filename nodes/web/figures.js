@@ -7,18 +7,15 @@ import { app } from "../../scripts/app.js";
 import { allNodes, findNode, isMeasuring, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { render, renderText } from "./tables.js";
+import { textOf } from "./texts.js";
 
 const WIDGET = "figures";
-const WAITING = "Run the workflow: the figures come here.";
-const RUNNING = "Figures of an earlier run. A new run is working.";
-const STOPPED = "Figures of an earlier run. The last run ended before it came here.";
-const CHANGED = "Figures of an earlier run. A setting was changed since.";
 const PROMPTS_HEIGHT = 140;
 const FIGURES_HEIGHT = { least: 180, most: 300 };
 const stored = new Stored("Unlearning.Figures");
 const STYLE = `${panelStyle(FIGURES_HEIGHT.most)} user-select: text;`;
 
-/** A node's figures as shown: their Markdown, the settings that they belong to, and why they are out of date, if so. */
+/** A node's figures as shown: their Markdown, the settings that they belong to, and why they are out of date (a name in texts.js), if so. */
 class Figures {
   constructor(node) {
     this.node = node;
@@ -42,9 +39,9 @@ class Figures {
   }
 
   draw() {
-    const blocks = this.markdown ? render(this.markdown) : [renderText(WAITING)];
+    const blocks = this.markdown ? render(this.markdown) : [renderText(textOf("waiting"))];
     for (const block of blocks) block.style.opacity = this.outdated ? "0.4" : "";
-    this.element.replaceChildren(...(this.outdated ? [renderText(this.outdated)] : []), ...blocks);
+    this.element.replaceChildren(...(this.outdated ? [renderText(textOf(this.outdated))] : []), ...blocks);
   }
 }
 
@@ -100,19 +97,19 @@ app.registerExtension({
   setup() {
     api.addEventListener("execution_start", () => {
       for (const node of measuringNodes()) node.startSettings = settingsText(node);
-      outdateAll(RUNNING);
+      outdateAll("running");
     });
     for (const event of ["execution_interrupted", "execution_error", "execution_success"]) {
       api.addEventListener(event, () => {
-        for (const { figures } of measuringNodes()) if (figures.outdated === RUNNING) figures.outdate(STOPPED);
+        for (const { figures } of measuringNodes()) if (figures.outdated === "running") figures.outdate("stopped");
       });
     }
     api.addEventListener("graphChanged", () => {
       for (const node of measuringNodes()) {
         const { figures } = node;
         const same = figures.settings === settingsText(node);
-        if (!same && !figures.outdated) figures.outdate(CHANGED);
-        if (same && figures.outdated === CHANGED) figures.show(figures.markdown, figures.settings);
+        if (!same && !figures.outdated) figures.outdate("changed");
+        if (same && figures.outdated === "changed") figures.show(figures.markdown, figures.settings);
       }
     });
   },
@@ -133,7 +130,7 @@ app.registerExtension({
       const { markdown, settings } = stored.get(node) ?? {};
       if (!markdown || node.figures.markdown) continue;
       node.figures.show(markdown, settings);
-      if (settings !== settingsText(node)) node.figures.outdate(CHANGED);
+      if (settings !== settingsText(node)) node.figures.outdate("changed");
     }
   },
 

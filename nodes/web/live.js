@@ -6,6 +6,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { allNodes, findNode, isMeasuring, isOurs, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
+import { textOf } from "./texts.js";
 
 const EVENT = "unlearning.live";
 const STOP = "/unlearning/stop";
@@ -73,10 +74,10 @@ class Live {
     this.content = { ...this.content, ...content };
     const { losses, step, steps, pairs, training } = this.content;
     const children = [];
-    if (losses?.length) children.push(make("div", { text: `Loss, step ${step} of ${steps}` }), drawCurve(losses));
+    if (losses?.length) children.push(make("div", { text: textOf("loss", { step, steps }) }), drawCurve(losses));
     if (pairs) {
       const row = make("div", { style: "display: flex; gap: 8px;" }, pairs.map(drawPair));
-      children.push(make("div", { text: "Base and now:" }), row);
+      children.push(make("div", { text: textOf("pairs") }), row);
     }
     if (training) children.push(this.stopButton());
     this.element.replaceChildren(...children);
@@ -85,8 +86,8 @@ class Live {
   stopButton() {
     const { prompt_id, node: node_id } = this.content;
     const button = make("button", {
-      text: "Stop and keep",
-      title: "End training after this step, and go on with the patch so far.",
+      text: textOf("stop"),
+      title: textOf("stopping"),
       style: "margin-top: 4px; cursor: pointer;",
       disabled: this.asked === prompt_id,
     });
