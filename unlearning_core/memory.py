@@ -61,7 +61,7 @@ def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, D
     parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
     weights = model.weights()
     numbers = sum(weights[name].numel() for name in deltas)
-    texts = settings.adversaries * sum(offset.nbytes for offset in FreeText(model.encode([""])[0], None).offsets)
+    texts = settings.adversaries and settings.adversaries * _text_bytes(model)
     with model.attach(deltas):
         one, two = (kept_bytes(model, settings.width, settings.height, count) for count in (1, 2))
     return Need(
@@ -90,6 +90,11 @@ def kept_bytes(model: DiffusionModel, width: int, height: int, latents: int) -> 
     with torch.autograd.graph.saved_tensors_hooks(note, _never_asked_for):
         noise_prediction(model, x, sigma, conds)
     return sum(sizes.values())
+
+
+def _text_bytes(model: DiffusionModel) -> int:
+    """Of one adversary's vectors."""
+    return sum(offset.nbytes for offset in FreeText(model.encode([""])[0], None).offsets)
 
 
 def _never_asked_for(noted: None) -> Tensor:

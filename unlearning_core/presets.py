@@ -57,6 +57,7 @@ PRESETS = {
             "quick",
             "seconds, no training; other names and wordings are gone too, who fits an embedding gets it back",
             method="uce",
+            options={"retain_weight": 100.0},
             settings={"wordings": 8},
         ),
         Preset(
