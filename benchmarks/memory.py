@@ -1,7 +1,7 @@
 """Memory of training on the CPU, on networks of true size with random weights: `python -m benchmarks.memory`.
 
 OVW in ComfyUI's own classes through the private copy that the node trains, one latent of each kind a step: SDXL at rank
-8 and 512 pixels, and SD1.5 with protected changes, adversaries and other wordings at 256 pixels. It takes 16 GB of
+8 and 512 pixels, and SD1.5 with protected changes, adversaries and other wordings at 128 pixels. It takes 16 GB of
 memory and about a quarter of an hour on two cores.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.true_size import SIZES, StandIn, comfyui_pack, loaded, memory, r
 CASES: dict[str, dict[str, Any]] = {  # settings by network
     "SDXL": {"rank": 8, "width": 512, "height": 512, "weights": "cross_attention_kv"},
     "SD1.5": {
-        **{"width": 256, "height": 256, "weights": "cross_attention"},
+        **{"width": 128, "height": 128, "weights": "cross_attention"},
         **{"protect": 0.01, "adversaries": 8, "wordings": 2},
     },
 }

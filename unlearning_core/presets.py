@@ -62,7 +62,7 @@ PRESETS = {
         ),
         Preset(
             "balanced",
-            "a short training; resists what quick does, and changes other pictures less",
+            "a short training; resists what quick does, and forgets styles more surely",
             method="ovw",
             options={"help_weight": 5.0},
             settings={**PROTECTED, "steps": 80},
