@@ -12,6 +12,7 @@ import json
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -107,6 +108,7 @@ class StandIn:
 
     def __init__(self, size: Size) -> None:
         self.size = size
+        self.tokenizer = SimpleNamespace()  # it has no words
 
     def tokenize(self, prompt: str) -> str:
         """The prompt."""

@@ -90,7 +90,7 @@ class LatentSet(Compared):
 
     def worded(self, model: DiffusionModel, wordings: Mapping[str, Sequence[str]]) -> LatentSet:
         """The same, where half of what `sample` gives is under one of the other wordings of its prompt."""
-        encoded = {prompt: model.encode(texts) for prompt, texts in wordings.items()}
+        encoded = {prompt: model.encode(texts) for prompt, texts in wordings.items() if texts}
         return replace(self, others=[encoded.get(item.prompt, []) for item in self.items])
 
     def sample(self, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Batch:

@@ -260,17 +260,6 @@ def test_the_curve_is_shown_inside_a_subgraph(page: Page) -> None:
     assert shown == "Loss, step 2 of 3"
 
 
-def test_panels_speak_the_language_that_is_set(page: Page) -> None:
-    open_workflow(page, QUICKSTART)
-    waiting = "app.graph.nodes.find(node => node.type === 'RetentionMetric').figures.draw()"
-    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
-    page.evaluate(waiting)
-    expect(page.get_by_text("运行工作流后，数值显示在这里。")).to_be_attached()
-    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
-    page.evaluate(waiting)
-    expect(page.get_by_text("Run the workflow: the figures come here.")).to_be_attached()
-
-
 def test_prompt_boxes_have_caption_and_tooltip(page: Page) -> None:
     open_workflow(page, QUICKSTART)
     captions, tooltips = page.evaluate(

@@ -41,7 +41,15 @@ def row(task: str, name: str, seed: int, integrity: float) -> dict[str, Any]:
     interval = {"interval low": integrity - 0.01, "interval high": integrity + 0.01}
     resampled = {figure: [1.0, 1.0] for figure in report.BLIND} | {"integrity": [integrity - 0.001, integrity + 0.001]}
     curve = [{"ua": share, "integrity": share * integrity} for share in (0.5, 1.0)]
-    known = {"task": task, "name": name, "seed": seed, "device": "cpu", "reached": True, "setting": {"steps": 25.0}, "curve": curve}
+    known = {
+        "task": task,
+        "name": name,
+        "seed": seed,
+        "device": "cpu",
+        "reached": True,
+        "setting": {"steps": 25.0},
+        "curve": curve,
+    }
     return {**figures, **known, "integrity": integrity, **interval, "resampled": resampled}
 
 
