@@ -10,10 +10,10 @@ import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks.contenders import SAMPLING, Contender, preset_row, settings_of
 from benchmarks.tasks import object_task
+from benchmarks.world import DOCS, start_log
 from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw
 from unlearning_core.methods import Method
@@ -33,10 +33,9 @@ from unlearning_core.unlearn import unlearn
 
 log = logging.getLogger(__name__)
 
-DOCS = Path(__file__).parents[1] / "docs"
 SEEDS = range(1000, 1004)
 OVW = Contender("OVW", "ovw")
-LONG = 300  # steps, so that each of twenty concepts is seen as often as one is in a few dozen
+LONG = 300  # steps, 15 for each of the twenty concepts
 FORGOTTEN, KEPT = list(CONCEPTS)[:20], list(CONCEPTS)[20:]
 PAGE = """# Many concepts
 
@@ -122,7 +121,7 @@ def many_prompts() -> Prompts:
 def main() -> None:
     """The command line."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    start_log()
     bench = Bench()
     presets = [PRESETS[name] for name in ("quick", "balanced")]
     rows = [bench.many(each.name, each.objective, settings_of(preset_row(each), {}, 0)) for each in presets]

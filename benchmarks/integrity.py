@@ -19,7 +19,7 @@ from benchmarks.contenders import CONTENDERS, SAMPLING, Contender
 from benchmarks.keeping import CACHE, kept
 from benchmarks.report import write_csv, write_report
 from benchmarks.tasks import Task, object_task, style_task
-from benchmarks.world import DOCS, add_machine, shared_world, start_log, training_seeds, workers
+from benchmarks.world import DOCS, add_machine, found, shared_world, start_log, training_seeds, workers
 
 
 def main() -> None:
@@ -50,11 +50,6 @@ def main() -> None:
         {**SAMPLING.settings(), "precision": "float32", "LPIPS backbone": "alex"},
         DOCS,
     )
-
-
-def found(pair: tuple[Task, Contender], device: str) -> None:
-    """Chooses a method's setting."""
-    shared_world(device).found(*pair)
 
 
 def measured(run: tuple[Task, Contender, int], device: str) -> dict[str, Any]:

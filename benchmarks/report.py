@@ -106,7 +106,7 @@ def page(rows: Sequence[Row], scale: dict[str, float], settings: dict[str, Any])
     lines = [
         INTRODUCTION.format(
             pictures=settings_line(settings),
-            devices=" and ".join(sorted({row["device"] for row in rows})),
+            devices=devices(rows),
             seed=scale["another seed"],
             prompt=scale["another prompt"],
         )
@@ -267,6 +267,11 @@ def methods(rows: Sequence[Row]) -> list[str]:
 def of(rows: Sequence[Row], task: str, name: str) -> list[Row]:
     """The training seeds of one method on one task."""
     return [row for row in rows if (row["task"], row["name"]) == (task, name)]
+
+
+def devices(rows: Sequence[Row]) -> str:
+    """What the rows were computed on."""
+    return " and ".join(sorted({row["device"] for row in rows}))
 
 
 def mean(runs: Sequence[Row], figure: str) -> float:

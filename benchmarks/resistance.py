@@ -1,8 +1,8 @@
 """What brings the object back, against what forgetting it cost: `python -m benchmarks.resistance`.
 
 On the shipped model: the presets and some methods at the settings that benchmarks.integrity chose, three training
-seeds, under attacks that no setting was tuned on. Writes docs/resistance.{csv,md} and a figure; finished parts are kept
-in benchmarks/measured.
+seeds, under attacks with seeds that no setting was tuned on. Writes docs/resistance.{csv,md} and a figure; finished
+parts are kept in benchmarks/measured.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, preset_row
-from benchmarks.integrity import found
 from benchmarks.keeping import kept
+from benchmarks.report import devices
 from benchmarks.tasks import object_task
-from benchmarks.world import DOCS, World, add_machine, shared_world, start_log, training_seeds, workers
+from benchmarks.world import DOCS, World, add_machine, found, shared_world, start_log, training_seeds, workers
 from unlearning_core.attacks import Attack
 from unlearning_core.attacks.base import Host, Scene, judged_by
 from unlearning_core.attacks.base import Task as AttackTask
@@ -107,8 +107,7 @@ def main() -> None:
         rows = [*pool.map(partial(attacked, device=args.device), jobs)]
     rows = [*controls.result(), *rows]
     write_csv(rows, DOCS / "resistance.csv")
-    devices = " and ".join(sorted({row["device"] for row in rows}))
-    page = PAGE.format(pictures=settings_line(SAMPLING.settings()), devices=devices, table=table(rows))
+    page = PAGE.format(pictures=settings_line(SAMPLING.settings()), devices=devices(rows), table=table(rows))
     (DOCS / "resistance.md").write_text(page, encoding="utf-8")
     draw_frontier(rows, DOCS / "pictures" / "resistance.png")
 

@@ -129,8 +129,7 @@ def _written(value: Any) -> str:
 
 def cost_table() -> list[str]:
     """A row for each method of docs/integrity.csv, in its order: means over the training seeds."""
-    with INTEGRITY.open(encoding="utf-8", newline="") as file:
-        measured = [*csv.DictReader(file)]
+    measured = _measured(INTEGRITY)
     tasks, names = (list(dict.fromkeys(row[key] for row in measured)) for key in ("task", "name"))
     head = ["method", *(f"{task}: {figure_named(key).column}" for task in tasks for key in ("ua", "integrity")), *COSTS]
     rows = []
@@ -143,9 +142,7 @@ def cost_table() -> list[str]:
 
 def resistance_table() -> list[str]:
     """A row for the base and for each preset: means over the training seeds of docs/resistance.csv."""
-    with RESISTANCE.open(encoding="utf-8", newline="") as file:
-        measured = [*csv.DictReader(file)]
-    rows = []
+    measured, rows = _measured(RESISTANCE), []
     for name in (BASE, *(name.capitalize() for name in PRESETS)):
         own = [row for row in measured if row["name"] == name]
         moved = figure_named("integrity").format.format(_mean(own, "integrity"))
@@ -157,6 +154,12 @@ def _forgotten_and_moved(rows: Sequence[Mapping[str, str]]) -> tuple[str, str]:
     """A method's UA on one task, with a star where it did not reach what the comparison asks for, and its I."""
     forgotten, moved = (figure_named(key).format.format(_mean(rows, key)) for key in ("ua", "integrity"))
     return forgotten + ("" if all(row["reached"] == "True" for row in rows) else " *"), moved
+
+
+def _measured(path: Path) -> list[dict[str, str]]:
+    """A benchmark's rows."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [*csv.DictReader(file)]
 
 
 def _mean(rows: Sequence[Mapping[str, str]], key: str) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from comfyui import PACK_NAME
+from downloads import ROOT
 from translations import english, problems
 
 NUMBER = ["FLOAT", {"tooltip": "How much. Range 0 to 1."}]
@@ -71,3 +73,15 @@ GOOD = {"name": "N", "tooltip": "{} 0 1e-06"}
 )
 def test_problems_name_their_key(translation: dict[str, Any], found: list[str]) -> None:
     assert problems(ENGLISH, translation) == found
+
+
+def test_panels_say_the_same_in_every_language() -> None:
+    script = (ROOT / "nodes" / "web" / "texts.js").read_text(encoding="utf-8")
+    languages = dict(re.findall(r"^  (\w+): \{\n(.*?)^  \},", script, re.DOTALL | re.MULTILINE))
+    texts = {name: dict(re.findall(r'^    (\w+): "(.*)",$', block, re.MULTILINE)) for name, block in languages.items()}
+    assert texts.keys() == {path.name for path in (ROOT / "locales").iterdir()}
+    for own in texts.values():
+        assert own.keys() == texts["en"].keys()
+        assert all(
+            re.findall(r"\{\w+\}", own[key]) == re.findall(r"\{\w+\}", text) for key, text in texts["en"].items()
+        )

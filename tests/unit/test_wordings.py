@@ -115,8 +115,9 @@ def test_half_of_the_batch_sees_them(model: DiffusersModel) -> None:
     shares = [seen.count(id(cond)) / 400 for cond in model.encode(["a cat face", "a cat", "cat"])]
     if sum(shares) == 1:  # the model keeps what it encoded
         assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.08)
-    one, other = (half.sample(6, torch.Generator().manual_seed(1)) for half in (plain, plain.worded(model, {})))
-    assert torch.equal(one.x, other.x)
+    halves = (plain, plain.worded(model, {}), plain.worded(model, {"a cat face": []}))  # none were found
+    one, *others = (half.sample(6, torch.Generator().manual_seed(1)) for half in halves)
+    assert all(torch.equal(one.x, other.x) for other in others)
     assert torch.equal(
         worded.sample(6, torch.Generator().manual_seed(1)).e_overwrite, one.e_overwrite
     )  # the targets stay
