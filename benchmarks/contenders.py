@@ -65,7 +65,7 @@ CONTENDERS = [
     Contender("SalUn", "salun"),
     Contender("SA", "sa"),
     Contender("CA", "ca"),
-    Contender("UCE", "uce", outer=("retain_weight", (1.0, 0.1, 0.01)), inner=("ridge", (30.0, 10.0, 1.0, 0.1))),
+    Contender("UCE", "uce", outer=("retain_weight", (100.0, 10.0, 1.0)), inner=("ridge", (30.0, 10.0, 1.0, 0.1))),
     Contender(
         "Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (3.0, 0.3, 0.03, 1e-3))
     ),
