@@ -21,14 +21,19 @@ WAIT_MS = 600_000
 DONE = "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0"
 
 
+def find_chromium() -> str:
+    """The browser on the PATH. Raises ValueError without one."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise ValueError("There is no Chromium on the PATH: install Debian's chromium, or Google Chrome.")
+    return found
+
+
 def photograph(server: Server) -> None:
     """The quickstart in the browser, when it is done."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        raise ValueError("There is no Chromium on the PATH: install Debian's chromium, or Google Chrome.")
     url = f"http://127.0.0.1:{server.port}"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=WINDOW)
         page.request.post(f"{url}/api/settings/Comfy.TutorialCompleted", data=True)
         page.goto(url)

@@ -89,12 +89,14 @@ def concept() -> Graph:
         "Forget a concept",
         f"Makes **a small model forget cats**, and measures what that cost. {RUN}",
         f"* **Before, after, difference**: cat faces turn into dog faces, the other pictures stay.\n{SCALE}",
-        takes("two minutes"),
+        takes("a minute"),
         "**forget_prompts** alone: write **a pizza** for **a cat face** in each line. The lines about pizzas in the "
         "other boxes are left out by themselves. The patch is saved in output/loras; workflow 05 draws with it.",
     )
-    training = replace(OVERWRITE, thoroughness=BALANCED, runs=8, run_steps=10)
-    return standard("quickstart", replace(CATS, measured_forget=()), training, replace(DRAWN, seeds=1), told)
+    few = replace(CATS, retain=in_turn(THINGS, 0), measured_forget=(), measured_retain=CATS.measured_retain[::2])
+    training = replace(OVERWRITE, thoroughness=BALANCED, runs=4, run_steps=5)
+    measuring = replace(DRAWN, steps=15, seeds=1, forget_seeds=2)
+    return standard("quickstart", few, training, measuring, told)
 
 
 def as_app() -> Graph:

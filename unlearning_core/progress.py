@@ -119,7 +119,7 @@ class Budget:
     The first time is after FIRST seconds, so that short runs do without, and the next ones at least EVERY apart.
     """
 
-    SHARE, FIRST, EVERY = 0.05, 3.0, 2.0
+    SHARE, FIRST, EVERY = 0.04, 3.0, 2.0
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bank import sample_trajectories
+from .bank import items_at_once, sample_trajectories
 from .encodings import readable
 from .latents import BankItem
 from .model import DiffusionModel, noise_prediction
@@ -67,40 +67,62 @@ class _Judge:
 
     def __init__(self, model: DiffusionModel, forget: Sequence[str], held: Sequence[str], sampling: Sampling) -> None:
         self._model = model
+        self._at_once = items_at_once(sampling.width, sampling.height)
         items = [BankItem(prompt, prompt, prompt, seed) for seed, prompt in zip(range(RUNS), cycle(forget))]
         short = Sampling(STEPS, sampling.cfg, sampling.width, sampling.height)
         looked = sample_trajectories(model, items, short, reads=("e_uncond",))
         self._x, self._uncond = (part[:, LOOKED_AT].flatten(0, 1) for part in (looked.x, looked.e_uncond))
         self._sigma = looked.sigma[LOOKED_AT].repeat(RUNS)
-        self._held = [self._direction(prompt) for prompt in held]
+        self._held = self._directions(held)
         self._forget: dict[str, Tensor] = {}  # as they are asked for
 
     def kept(self, forget: str, texts: Sequence[str]) -> list[str]:
         """Those that mean the forget prompt and can be read whole, the most alike first."""
         if forget not in self._forget:
-            self._forget[forget] = self._direction(forget)
+            [self._forget[forget]] = self._directions([forget])
         own = self._forget[forget]
         nearest_held = max((_likeness(held, own) for held in self._held), default=0.0)
         least = 1 - APART * (1 - nearest_held)
         alike: dict[str, float] = {}
-        for text in (text for text in texts if readable(self._model, [text])):
-            direction = self._direction(text)
+        for text, direction in self._near(own, least, [text for text in texts if readable(self._model, [text])]):
             likeness = _likeness(direction, own)
-            others = max((_likeness(direction, held) for held in self._held), default=0.0)
-            if likeness > max(others, least):
+            if all(likeness > _likeness(direction, held) for held in self._held):
                 alike[text] = likeness
         return sorted(alike, key=lambda text: -alike[text])
 
+    def _near(self, own: Tensor, least: float, texts: Sequence[str]) -> Iterable[tuple[str, Tensor]]:
+        """Those with a likeness above `least`, and their directions.
+
+        A text is asked about at one latent after the other, and no more once the rest could not lift it so far.
+        """
+        seen = {text: own[:0] for text in texts}
+        for place in range(len(own)):
+            more = self._directions([*seen], slice(place, place + 1))
+            seen = {text: torch.cat([before, new]) for (text, before), new in zip(seen.items(), more, strict=True)}
+            needed = least * len(own) - (len(own) - place - 1)  # of the cosines so far, were all others 1
+            seen = {text: found for text, found in seen.items() if _cosines(found, own[: place + 1]).sum() > needed}
+        return seen.items()
+
     @torch.no_grad()
-    def _direction(self, prompt: str) -> Tensor:
-        """e0(c) - e0("") at all latents, [N, numbers]."""
-        conds = self._model.encode([prompt]) * len(self._x)
-        e = noise_prediction(self._model, self._x.to(self._model.device), self._sigma, conds)
-        return (e.cpu() - self._uncond).flatten(1)
+    def _directions(self, prompts: Sequence[str], where: slice = slice(None)) -> list[Tensor]:
+        """e0(c) - e0("") of each prompt at these latents, [N, numbers]."""
+        x, sigma, uncond = self._x[where], self._sigma[where], self._uncond[where]
+        conds = [cond for prompt in prompts for cond in self._model.encode([prompt]) * len(x)]
+        directions: list[Tensor] = []
+        for start in range(0, len(conds), self._at_once):
+            part = conds[start : start + self._at_once]
+            rows = [(start + index) % len(x) for index in range(len(part))]
+            e = noise_prediction(self._model, x[rows].to(self._model.device), sigma[rows], part)
+            directions += (e.cpu() - uncond[rows]).flatten(1)
+        return [torch.stack(directions[start : start + len(x)]) for start in range(0, len(directions), len(x))]
 
 
 def _likeness(one: Tensor, other: Tensor) -> float:
-    return float(F.cosine_similarity(one, other, dim=1).mean())
+    return float(_cosines(one, other).mean())
+
+
+def _cosines(one: Tensor, other: Tensor) -> Tensor:
+    return F.cosine_similarity(one, other, dim=1)
 
 
 class _Finder:

@@ -1,12 +1,12 @@
 /** Which nodes of the graph are this pack's. */
 import { app } from "../../scripts/app.js";
 
-const CATEGORY = "unlearning";
+const [FOLDER] = new URL(import.meta.url).pathname.split("/extensions/")[1].split("/");
+const MODULE = `custom_nodes.${decodeURIComponent(FOLDER)}`;
 
-/** Whether the node belongs to this pack. */
+/** Whether the node belongs to this pack; its category says so in English alone. */
 export function isOurs(node) {
-  const category = node.constructor.nodeData?.category ?? "";
-  return category === CATEGORY || category.startsWith(`${CATEGORY}/`);
+  return node.constructor.nodeData?.python_module === MODULE;
 }
 
 /** Whether it is a measuring node, which puts its figures out as TABLE. */
