@@ -93,7 +93,7 @@ def test_a_look_that_took_longer_is_paid_off_first() -> None:
     clock.now = 10
     with budget.spend():
         clock.now += 2
-    clock.now = 20 * (budget.spent + 1) - 0.1
+    clock.now = (budget.spent + 1) / Budget.SHARE - 0.1
     assert not budget.allows(1)
     clock.now += 0.2
     assert budget.allows(1)
