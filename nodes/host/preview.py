@@ -26,6 +26,7 @@ from .live import SIDE, Pair, Run, send_pairs
 from .model import ComfyModel
 
 STEPS = 8  # of a preview's sampling, at most
+PASSES = 1.8  # forward passes that a training step takes at least
 KEPT = 1024  # small pictures of a base that wait for their pair
 
 Show = Callable[[Sequence[Pair]], None]
@@ -70,10 +71,14 @@ class Previews:
                 self._draw_and_show()
 
     def _expected(self, steps: int, seconds: float) -> float:
-        """Seconds of the next preview: those of the last one, or for the first, with the base's pictures, a training
-        step for each sampling step.
+        """Seconds of the next preview: those of the last one, or for the first, with the base's pictures, what its rows
+        take forward at the speed of training.
         """
-        return self._budget.last if self._base else 2 * self._steps * seconds / steps
+        if self._base:
+            return self._budget.last
+        rows = len(self._prompts) * (1 if self._settings.run_cfg == 1 else 2)
+        forward = seconds / steps / PASSES / self._settings.batch_size
+        return 2 * self._steps * rows * forward
 
     def _draw_and_show(self) -> None:
         if not self._base:
