@@ -11,8 +11,8 @@ import { textOf } from "./texts.js";
 const EVENT = "unlearning.live";
 const STOP = "/unlearning/stop";
 const WIDGET = "live";
-const HEIGHT = 260;
-const CURVE = { width: 300, height: 60, margin: 3 };
+const HEIGHT = { curve: 130, pictures: 240 };
+const CURVE = { width: 300, height: 48, margin: 3 };
 const SVG = "http://www.w3.org/2000/svg";
 const stored = new Stored("Unlearning.Live");
 
@@ -66,8 +66,12 @@ function drawPair({ prompt, base, now }) {
 class Live {
   constructor(node) {
     this.node = node;
-    this.element = make("div", { style: panelStyle(HEIGHT) });
+    this.element = make("div", { style: panelStyle(HEIGHT.pictures) });
     this.content = {};
+  }
+
+  get height() {
+    return this.content.pairs ? HEIGHT.pictures : HEIGHT.curve;
   }
 
   show(content) {
@@ -81,6 +85,13 @@ class Live {
     }
     if (training) children.push(this.stopButton());
     this.element.replaceChildren(...children);
+    if (!isMeasuring(this.node)) this.makeRoom();
+  }
+
+  makeRoom() {
+    const [width, height] = this.node.size;
+    this.node.setSize([width, Math.max(height, this.node.computeSize()[1])]);
+    app.canvas.setDirty(true); // a panel has its place once the canvas is drawn
   }
 
   stopButton() {
@@ -118,13 +129,12 @@ function liveOf(node) {
   } else if (!node.widgets.some((widget) => widget.name === WIDGET)) {
     const widget = node.addDOMWidget(WIDGET, "UNLEARNING_LIVE", element, {
       serialize: false, // not in the prompt
-      getMinHeight: () => HEIGHT,
-      getMaxHeight: () => HEIGHT,
+      getMinHeight: () => node.live.height,
+      getMaxHeight: () => node.live.height,
       getValue: () => "",
       setValue: () => {},
     });
     widget.serialize = false; // not in the saved workflow
-    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
   }
   return node.live;
 }

@@ -249,7 +249,7 @@ def test_the_sentence_tells_of_the_forget_prompts(lpips: Lpips) -> None:
     result = run(lpips, changed_by_seed, plan=asked)
     assert retention_sentence(result).endswith(f" Pictures of the forget prompts moved {result.forget_distance:.3f}.")
     judged = run(lpips, changed_by_seed, plan=asked, judge=Judge.load())
-    assert retention_sentence(judged).endswith(f" cat face is gone in {judged.unlearning_accuracy:.0%} of 2 pictures.")
+    assert retention_sentence(judged).endswith(f" Cat face is gone in {judged.unlearning_accuracy:.0%} of 2 pictures.")
 
 
 def test_other_backbones_are_not_compared_to_the_scale(lpips: Lpips) -> None:

@@ -45,7 +45,8 @@ def retention_sentence(retention: Retention) -> str:
     if retention.accuracies is None or retention.accuracies.ua is None:
         return f"{moved} Pictures of the forget prompts moved {retention.forget_distance:.3f}."
     judged = sum(count.votes for count in retention.accuracies.counts if count.figure == "ua")
-    return f"{moved} {retention.concept} is gone in {retention.accuracies.ua:.0%} of {judged} pictures."
+    concept = retention.concept[:1].upper() + retention.concept[1:]
+    return f"{moved} {concept} is gone in {retention.accuracies.ua:.0%} of {judged} pictures."
 
 
 def _beside(retention: Retention) -> str:
