@@ -14,7 +14,7 @@ from .host.checks import Inputs, checked
 from .host.folders import check_prefix
 from .host.progress import training_progress
 from .inputs import FROM_PATCH, HELD_OUT, euler_inputs, patch_input, prefix_input, seed_input, unlearned_inputs
-from .measuring import FigureNode, Result, model_names
+from .measuring import LONGEST, PICTURED, FigureNode, Result, model_names
 from .sockets import UnlearningJudge
 
 
@@ -97,7 +97,7 @@ class DoesItStayForgotten(FigureNode):
                 io.String.Output(display_name="JSON", tooltip="All figures and settings as JSON."),
             ],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=PICTURED,
         )
 
     @classmethod
@@ -123,7 +123,7 @@ class DoesItStayForgotten(FigureNode):
         forget, others, wordings = map(lines, texts.values())
         check_apart(forget, measured_prompts(forget, others, None, wordings).retain, wordings)
         if "filename_prefix" in inputs:
-            check_prefix(inputs["filename_prefix"])
+            check_prefix(inputs["filename_prefix"], suffix=LONGEST)
 
     @classmethod
     def result(cls, inputs: Inputs) -> Result:
@@ -141,7 +141,7 @@ class DoesItStayForgotten(FigureNode):
         examination = examined(base, named, stage, attacks, task, training_progress(cls.hidden.unique_id))
         heat, back = attack_heat(examination), comeback_sheet(examination)
         report, page = attack_report(examination), attack_page(examination)
-        return Result(report, page, first=(heat, back), pictures=(heat, back), told=prompts.told)
+        return Result(report, page, first=(heat, back), pictures={"heat": heat, "back": back}, told=prompts.told)
 
 
 def prompts_of(inputs: Inputs) -> MeasuredPrompts:

@@ -27,7 +27,7 @@ from .inputs import (
     seed_inputs,
     unlearned_inputs,
 )
-from .measuring import MeasuringNode, Result, check_measured_inputs, model_names
+from .measuring import PICTURED, MeasuringNode, Result, check_measured_inputs, model_names
 from .sockets import UnlearningJudge
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class CompareMethods(MeasuringNode):
                 io.String.Output(display_name="TABLE", tooltip="The leaderboard as Markdown."),
                 io.String.Output(display_name="JSON", tooltip="All figures and settings as JSON."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=PICTURED,
             is_output_node=True,
         )
 
@@ -143,7 +143,7 @@ class CompareMethods(MeasuringNode):
             comparison_report(evaluations, examination),
             leaderboard(evaluations, examination),
             first=(sheet, plot),
-            pictures=(sheet, plot),
+            pictures={"sheet": sheet, "plot": plot},
         )
 
     @classmethod

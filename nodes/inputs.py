@@ -146,8 +146,8 @@ def prefix_input(default: str) -> io.Input:
         default=f"unlearning/{default}",
         optional=True,
         advanced=True,
-        tooltip="Every figure and setting is saved under this name in ComfyUI's output folder, as JSON and CSV. "
-        "Folders are allowed; a counter is added.",
+        tooltip="Every figure and setting is saved under this name in ComfyUI's output folder, as JSON and CSV, "
+        "and beside them the pictures that the node shows. Folders are allowed; a counter is added.",
     )
 
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..unlearning_core.measured import MeasuredPrompts, measured_prompts
 from ..unlearning_core.prompts import check_measured, lines
 from .host.checks import Inputs, check_given
-from .host.folders import check_prefix, save_report
+from .host.folders import check_prefix, next_target, save_pictures, save_report
 from .host.progress import drawing_progress, interruptible, show
 
 if TYPE_CHECKING:
     from ..unlearning_core.metrics.plan import Draw, Plan
     from ..unlearning_core.metrics.studio import Studio
     from ..unlearning_core.reports.files import Report
+
+LONGEST = "sheet.png"  # of what may stand behind a file's name
+PICTURED = [io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo]  # what a node with pictures asks for
 
 
 class Result(NamedTuple):
@@ -32,7 +36,7 @@ class Result(NamedTuple):
     page: str  # Markdown
     first: tuple[Any, ...]  # outputs before TABLE and JSON
     last: tuple[Any, ...] = ()  # and behind them
-    pictures: Sequence[Tensor] = ()  # [1, H, W, 3] in 0..1, shown in the node
+    pictures: Mapping[str, Tensor] = {}  # [1, H, W, 3] in 0..1, shown in the node, by what their files end with
     told: Sequence[str] = ()  # of the prompts, a sentence each
 
 
@@ -44,18 +48,25 @@ class FigureNode(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
-        check_prefix(prefix)
+        check_prefix(prefix, suffix=LONGEST)
         check_given(cls.define_schema().inputs, inputs)
         began = time.monotonic()
         result = cls.result(inputs)
-        files = save_report(prefix, result.report)
+        target = next_target(prefix, suffix=LONGEST)
+        files = save_report(target, result.report)
         show(f"measured in {time.monotonic() - began:.0f} s", cls.hidden.unique_id)
         page = "\n\n".join([result.page, *result.told])
         shown: dict[str, Any] = {"text": (page,), cls.key: [result.report.summary], "report": files}
         if result.pictures:
-            previews = (ui.PreviewImage(picture, cls=cls).as_dict()["images"] for picture in result.pictures)
-            shown["images"] = [image for preview in previews for image in preview]
+            shown["images"] = save_pictures(target, result.pictures, cls.workflow())
         return io.NodeOutput(*result.first, page, json.dumps(result.report.summary, indent=2), *result.last, ui=shown)
+
+    @classmethod
+    def workflow(cls) -> dict[str, Any]:
+        """What ComfyUI writes into pictures, so that one opens the workflow that made it; nothing where it may not."""
+        if args.disable_metadata:
+            return {}
+        return {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
 
     @classmethod
     @abstractmethod
@@ -138,7 +149,7 @@ def check_measured_inputs(inputs: Inputs) -> None:
         given = measured_prompts(lines(inputs.get("forget_prompts", "")), retain, None)
         check_measured(given.retain, given.forget)
     if "filename_prefix" in inputs:
-        check_prefix(inputs["filename_prefix"])
+        check_prefix(inputs["filename_prefix"], suffix=LONGEST)
 
 
 def model_names(names: tuple[str, ...], count: int) -> list[str]:

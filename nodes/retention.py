@@ -21,7 +21,7 @@ from .inputs import (
     sampling_inputs,
     seed_inputs,
 )
-from .measuring import MeasuringNode, Result, check_measured_inputs, compared
+from .measuring import PICTURED, MeasuringNode, Result, check_measured_inputs, compared
 from .sockets import UnlearningJudge, UnlearningPatch
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RetentionMetric(MeasuringNode):
                 io.Image.Output(display_name="SHEET", tooltip="Base, unlearned and LPIPS heat map, side by side."),
                 UnlearningPatch.Output(display_name="PATCH", tooltip="The patch with the figures in its header."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=PICTURED,
             is_output_node=True,
         )
 
@@ -106,7 +106,7 @@ class RetentionMetric(MeasuringNode):
             retention_page(retention),
             first=(retention.integrity, distance),
             last=(sheet, patch and patch.with_integrity(report.summary)),
-            pictures=(sheet,),
+            pictures={"sheet": sheet},
         )
 
     @classmethod

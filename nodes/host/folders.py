@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import folder_paths
+from torch import Tensor
 
 from ...unlearning_core.files import check_characters, check_writable
 
@@ -56,13 +58,25 @@ def next_target(prefix: str, below: str = "", suffix: str = ".json") -> Target:
     return Target(Path(folder), f"{name}_{counter:05}_", subfolder)
 
 
-def save_report(prefix: str, report: Report) -> list[dict[str, str]]:
-    """Writes JSON and CSV under the next free name; returns where they are. Raises as `check_prefix`."""
+def save_report(target: Target, report: Report) -> list[dict[str, str]]:
+    """Writes JSON and CSV; returns where they are."""
     from ...unlearning_core.reports.files import write_report
 
-    target = next_target(prefix)
     paths = write_report(target.folder / target.name, report)
     return [output_file(path.name, target) for path in paths]
+
+
+def save_pictures(target: Target, pictures: Mapping[str, Tensor], texts: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Writes pictures [1, H, W, 3] in 0..1 as PNG, each with its name behind the target's; returns where they are.
+
+    `texts` go into the files as JSON: under ComfyUI's names, they make a picture open its workflow.
+    """
+    from ...unlearning_core.reports.png import save_picture
+
+    names = {name: f"{target.name}{name}.png" for name in pictures}
+    for name, picture in pictures.items():
+        save_picture(picture, target.folder / names[name], texts)
+    return [output_file(file, target) for file in names.values()]
 
 
 def output_file(name: str, target: Target) -> dict[str, str]:

@@ -71,21 +71,23 @@ class Previews:
                 self._draw_and_show()
 
     def _expected(self, steps: int, seconds: float) -> float:
-        """Seconds of the next preview: those of the last one, or for the first, with the base's pictures, what its rows
-        take forward at the speed of training.
+        """Seconds of the next pictures: those of the last ones, or for the first, what their rows take forward at the
+        speed of training; few rows may take as long as many, but not longer than a training step.
         """
         if self._base:
             return self._budget.last
         rows = len(self._prompts) * (1 if self._settings.run_cfg == 1 else 2)
-        forward = seconds / steps / PASSES / self._settings.batch_size
-        return 2 * self._steps * rows * forward
+        return self._steps * seconds / steps * min(1.0, rows / (PASSES * self._settings.batch_size))
 
     def _draw_and_show(self) -> None:
-        if not self._base:
+        """The base's pictures the first time, and then those of the model as it is."""
+        if self._base:
+            now: Sequence[Image.Image | None] = self._drawn()
+        else:
+            now = [None] * len(self._prompts)
             with self._host.bare():
                 self._base = self._drawn()
-        pairs = zip(self._prompts, self._base, self._drawn(), strict=True)
-        self._show([Pair(*pair) for pair in pairs])
+        self._show([Pair(*pair) for pair in zip(self._prompts, self._base, now, strict=True)])
 
     @torch.no_grad()
     def _drawn(self) -> list[Image.Image]:

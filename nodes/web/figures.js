@@ -7,6 +7,7 @@ import { app } from "../../scripts/app.js";
 import { allNodes, findNode, isMeasuring, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { render, renderText } from "./tables.js";
+import { takeAway } from "./takeaway.js";
 import { textOf } from "./texts.js";
 
 const WIDGET = "figures";
@@ -15,20 +16,24 @@ const FIGURES_HEIGHT = { least: 180, most: 300 };
 const stored = new Stored("Unlearning.Figures");
 const STYLE = `${panelStyle(FIGURES_HEIGHT.most)} user-select: text;`;
 
-/** A node's figures as shown: their Markdown, the settings that they belong to, and why they are out of date (a name in texts.js), if so. */
+/**
+ * A node's figures as shown: their Markdown, the files that they are saved in, the settings that they belong to, and why
+ * they are out of date (a name in texts.js), if so.
+ */
 class Figures {
   constructor(node) {
     this.node = node;
     this.element = document.createElement("div");
     this.element.style.cssText = STYLE;
     this.markdown = "";
+    this.files = [];
     this.settings = "";
     this.outdated = "";
     this.draw();
   }
 
-  show(markdown, settings) {
-    Object.assign(this, { markdown, settings, outdated: "" });
+  show(markdown, settings, files = []) {
+    Object.assign(this, { markdown, settings, files, outdated: "" });
     this.draw();
   }
 
@@ -40,6 +45,7 @@ class Figures {
 
   draw() {
     const blocks = this.markdown ? render(this.markdown) : [renderText(textOf("waiting"))];
+    if (this.markdown) blocks.splice(1, 0, takeAway(this.markdown, this.files));
     for (const block of blocks) block.style.opacity = this.outdated ? "0.4" : "";
     this.element.replaceChildren(...(this.outdated ? [renderText(textOf(this.outdated))] : []), ...blocks);
   }
@@ -82,9 +88,10 @@ function measuringNodes() {
 }
 
 function showFigures(node, output) {
-  node.figures.show(output.text[0], node.startSettings ?? settingsText(node));
+  const files = [...(output.images ?? []), ...(output.report ?? [])];
+  node.figures.show(output.text[0], node.startSettings ?? settingsText(node), files);
   const { markdown, settings } = node.figures;
-  stored.set(node, { markdown, settings });
+  stored.set(node, { markdown, settings, files });
 }
 
 function outdateAll(reason) {
@@ -109,7 +116,7 @@ app.registerExtension({
         const { figures } = node;
         const same = figures.settings === settingsText(node);
         if (!same && !figures.outdated) figures.outdate("changed");
-        if (same && figures.outdated === "changed") figures.show(figures.markdown, figures.settings);
+        if (same && figures.outdated === "changed") figures.show(figures.markdown, figures.settings, figures.files);
       }
     });
   },
@@ -127,9 +134,9 @@ app.registerExtension({
 
   afterConfigureGraph() {
     for (const node of measuringNodes()) {
-      const { markdown, settings } = stored.get(node) ?? {};
+      const { markdown, settings, files } = stored.get(node) ?? {};
       if (!markdown || node.figures.markdown) continue;
-      node.figures.show(markdown, settings);
+      node.figures.show(markdown, settings, files);
       if (settings !== settingsText(node)) node.figures.outdate("changed");
     }
   },

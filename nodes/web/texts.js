@@ -11,6 +11,10 @@ const TEXTS = {
     running: "Figures of an earlier run. A new run is working.",
     stopped: "Figures of an earlier run. The last run ended before it came here.",
     changed: "Figures of an earlier run. A setting was changed since.",
+    copy: "Copy",
+    copied: "Copied",
+    copying: "Copy sentence and tables, as Markdown.",
+    saved: "In the output folder: {file}",
   },
   zh: {
     loss: "损失，第 {step} 步，共 {steps} 步",
@@ -21,6 +25,10 @@ const TEXTS = {
     running: "这是较早一次运行的数值。新的运行正在进行。",
     stopped: "这是较早一次运行的数值。最近一次运行在到达这里之前已结束。",
     changed: "这是较早一次运行的数值。此后有设置被更改。",
+    copy: "复制",
+    copied: "已复制",
+    copying: "以 Markdown 格式复制结论和表格。",
+    saved: "已保存在输出文件夹：{file}",
   },
 };
 

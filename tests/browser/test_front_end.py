@@ -170,9 +170,24 @@ def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path)
         "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0", timeout=RUN_MS
     )
     page.screenshot(path=tmp_path / "finished.png")
+    take_along(page)
     saved = page.evaluate("app.graph.serialize().nodes.find(node => node.type === 'RetentionMetric').widgets_values")
     assert saved[:2] == ["a cat face", "a car"]
     assert not any("integrity" in str(value) for value in saved)
+
+
+def take_along(page: Page) -> None:
+    """The text and the files of the figures that are shown."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy", exact=True).dispatch_event("click")
+    expect(page.get_by_role("button", name="Copied", exact=True)).to_be_attached()
+    assert "| I (integrity loss" in page.evaluate("navigator.clipboard.readText()")
+    links = page.locator("a[download]")
+    names = ["SHEET.PNG", "JSON", "CSV"]
+    expect(links).to_have_text(names)
+    begins = (b"\x89PNG", b"{", b"model,")
+    for link, begin in zip(links.all(), begins, strict=True):
+        assert page.request.get(link.evaluate("each => each.href")).body().startswith(begin)
 
 
 def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
@@ -199,6 +214,7 @@ def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
     page.reload()
     page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
     expect(figures).to_be_attached()
+    expect(page.locator("a[download]")).to_have_count(3)
 
 
 CHECK_STATE = "app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()"
@@ -213,7 +229,7 @@ def test_figures_come_back_into_a_subgraph(page: Page) -> None:
             app.nodeOutputs = { [`${subgraph.id}:${subgraph.nodes[0].id}`]: { text: ['Found in the subgraph.'] } };
         }"""
     )
-    shown = page.evaluate("[...app.graph.subgraphs.values()][0].nodes[0].figures.element.textContent")
+    shown = page.evaluate("[...app.graph.subgraphs.values()][0].nodes[0].figures.element.firstChild.textContent")
     assert shown == "Found in the subgraph."
 
 

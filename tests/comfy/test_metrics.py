@@ -6,12 +6,14 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comfyui import PromptError, Server
 from graphs import Graph, node, unlearn
+from PIL import Image
 
 from unlearning_core.cli import main
 from unlearning_core.tiny import MODEL
@@ -142,9 +144,18 @@ def test_retention_metric_leaves_its_figures(server: Server, run_prompt: RunProm
     output = run_prompt(graph(metric=metric))["outputs"]["metric"]
     read, rows = saved(server, output)
     assert [read] == output["retention"]
-    assert [file["subfolder"] for file in output["report"]] == ["mine", "mine"]
+    files = [*output["report"], *output["images"]]
+    assert [file["filename"] for file in files] == [f"kept_00001_{end}" for end in (".json", ".csv", "sheet.png")]
+    assert {(file["subfolder"], file["type"]) for file in files} == {("mine", "output")}
     distances = [float(row["value"]) for row in rows if (row["figure"], row["kind"]) == ("lpips", "retain")]
     assert sum(distances) / 4 == pytest.approx(read["integrity"])
+
+
+def test_a_saved_sheet_opens_its_workflow(server: Server, run_prompt: RunPrompt) -> None:
+    prompt = graph(metric=node("RetentionMetric", **BOTH, **MEASURED))
+    [file] = run_prompt(prompt)["outputs"]["metric"]["images"]
+    sheet = Image.open(BytesIO(server.download(file)))
+    assert json.loads(sheet.info["prompt"]) == prompt
 
 
 def test_the_command_gives_the_nodes_integrity(server: Server, run_prompt: RunPrompt, tmp_path: Path) -> None:

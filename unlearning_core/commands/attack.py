@@ -31,7 +31,6 @@ from .shared import (
     read_patches,
     read_prompts,
     sampling_of,
-    save_picture,
     strength,
 )
 
@@ -152,6 +151,7 @@ def write_figures(folder: Path, examination: Examination) -> str:
     """All files; returns the table."""
     from ..reports.attacks import attack_heat, comeback_sheet
     from ..reports.files import attack_report, write_report
+    from ..reports.png import save_picture
     from ..reports.tables import attack_page
 
     write_report(folder / "figures", attack_report(examination))

@@ -33,7 +33,6 @@ from .shared import (
     read_patches,
     read_prompts,
     sampling_of,
-    save_picture,
     strength,
 )
 
@@ -175,6 +174,7 @@ def measure(
     """
     from ..hosts.pictures import Variant
     from ..reports.plots import comparison_sheet
+    from ..reports.png import save_picture
 
     base, draws = studio.cached(Variant()), {name: studio.cached(variant) for name, variant in variants.items()}
     candidates = {name: Candidate(draws[name], {"patch": patch.digest}) for name, patch in request.patches.items()}
@@ -196,6 +196,7 @@ def write_figures(folder: Path, evaluations: Sequence[Evaluation]) -> str:
     """All files but the sheet; returns the leaderboard."""
     from ..reports.files import comparison_report, write_report
     from ..reports.plots import tradeoff_plot
+    from ..reports.png import save_picture
     from ..reports.tables import leaderboard
 
     write_report(folder / "figures", comparison_report(evaluations))

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
-
-from ..files import check_writable, read_text, write_atomically
+from ..files import check_writable, read_text
 from ..patch import Record, UnlearningPatch
 from ..processes import current
 from ..prompts import check_measured, lines
@@ -175,11 +173,3 @@ def read_patches(paths: Sequence[Path]) -> dict[str, UnlearningPatch]:
     if len(set(names)) < len(names):
         raise ValueError("--patch: two files have the same name; the name stands for the model in every table")
     return {name: UnlearningPatch.load(path) for name, path in zip(names, paths, strict=True)}
-
-
-def save_picture(picture: Tensor, path: Path) -> None:
-    """Writes [1, H, W, 3] in 0..1 as PNG."""
-    from ..reports.lettering import to_image
-
-    with write_atomically(path) as partial:
-        to_image(picture[0]).save(partial, "PNG")

@@ -42,7 +42,7 @@ def retention_sentence(retention: Retention) -> str:
     moved = f"Pictures of other things moved {retention.integrity:.3f}, {_beside(retention)}."
     if retention.forget_distance is None:
         return moved
-    if retention.accuracies is None or retention.accuracies.ua is None:
+    if retention.concept is None or retention.accuracies is None or retention.accuracies.ua is None:
         return f"{moved} Pictures of the forget prompts moved {retention.forget_distance:.3f}."
     judged = sum(count.votes for count in retention.accuracies.counts if count.figure == "ua")
     concept = retention.concept[:1].upper() + retention.concept[1:]
