@@ -19,10 +19,11 @@ function renderTable(block) {
   for (const line of [head, ...body]) {
     const row = table.insertRow();
     row.style.borderBottom = "1px solid var(--border-color)";
-    for (const text of cells(line)) {
+    for (const [column, text] of cells(line).entries()) {
       const cell = document.createElement(line === head ? "th" : "td");
       cell.textContent = text;
       cell.style.cssText = "padding: 1px 8px 1px 0; text-align: left;";
+      if (column && line !== head) cell.style.whiteSpace = "nowrap"; // an interval is one line
       row.append(cell);
     }
   }
