@@ -20,12 +20,13 @@ sys.path.append(str(ROOT / "scripts"))
 
 WITH, WITHOUT = "with the pack's scripts", "without"
 SCRIPTS = "**/extensions/comfyui-unlearning/**"
-READY = "window.app?.vueAppReady && window.app.graph.nodes.length > 0"
 ROUNDS = 11
 
 
 def opened(browser: Browser, url: str, case: str) -> dict[str, float]:
     """Milliseconds until a new page shows its graph."""
+    from screenshots import READY
+
     page = browser.new_page()
     if case == WITHOUT:
         page.route(SCRIPTS, lambda route: route.fulfill(content_type="text/javascript", body=""))

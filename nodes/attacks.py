@@ -14,7 +14,7 @@ from .host.checks import Inputs, checked
 from .host.folders import check_prefix
 from .host.progress import training_progress
 from .inputs import FROM_PATCH, HELD_OUT, euler_inputs, patch_input, prefix_input, seed_input, unlearned_inputs
-from .measuring import LONGEST, PICTURED, FigureNode, Result, model_names
+from .measuring import PICTURED, FigureNode, Result, model_names
 from .sockets import UnlearningJudge
 
 
@@ -123,7 +123,7 @@ class DoesItStayForgotten(FigureNode):
         forget, others, wordings = map(lines, texts.values())
         check_apart(forget, measured_prompts(forget, others, None, wordings).retain, wordings)
         if "filename_prefix" in inputs:
-            check_prefix(inputs["filename_prefix"], suffix=LONGEST)
+            check_prefix(inputs["filename_prefix"])
 
     @classmethod
     def result(cls, inputs: Inputs) -> Result:

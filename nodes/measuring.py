@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..unlearning_core.metrics.studio import Studio
     from ..unlearning_core.reports.files import Report
 
-LONGEST = "sheet.png"  # of what may stand behind a file's name
 PICTURED = [io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo]  # what a node with pictures asks for
 
 
@@ -48,11 +47,11 @@ class FigureNode(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         prefix = inputs.get("filename_prefix", f"unlearning/{cls.key}")
-        check_prefix(prefix, suffix=LONGEST)
+        check_prefix(prefix)
         check_given(cls.define_schema().inputs, inputs)
         began = time.monotonic()
         result = cls.result(inputs)
-        target = next_target(prefix, suffix=LONGEST)
+        target = next_target(prefix)
         files = save_report(target, result.report)
         show(f"measured in {time.monotonic() - began:.0f} s", cls.hidden.unique_id)
         page = "\n\n".join([result.page, *result.told])
@@ -149,7 +148,7 @@ def check_measured_inputs(inputs: Inputs) -> None:
         given = measured_prompts(lines(inputs.get("forget_prompts", "")), retain, None)
         check_measured(given.retain, given.forget)
     if "filename_prefix" in inputs:
-        check_prefix(inputs["filename_prefix"], suffix=LONGEST)
+        check_prefix(inputs["filename_prefix"])
 
 
 def model_names(names: tuple[str, ...], count: int) -> list[str]:

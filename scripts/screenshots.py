@@ -18,6 +18,7 @@ from workflow_files import TINY_WORKFLOWS
 PICTURE = ROOT / "docs" / "pictures" / "quickstart-graph.png"
 WINDOW = ViewportSize(width=1440, height=900)
 WAIT_MS = 600_000
+READY = "window.app?.vueAppReady && window.app.graph.nodes.length > 0"  # a graph is on the canvas
 DONE = "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0"
 
 
@@ -37,7 +38,7 @@ def photograph(server: Server) -> None:
         page = browser.new_page(viewport=WINDOW)
         page.request.post(f"{url}/api/settings/Comfy.TutorialCompleted", data=True)
         page.goto(url)
-        page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0", timeout=WAIT_MS)
+        page.wait_for_function(READY, timeout=WAIT_MS)
         page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         page.get_by_role("button", name="comfyui-unlearning").click()
         page.get_by_test_id(f"template-workflow-{TINY_WORKFLOWS[0].title}").click()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, cycle, zip_longest
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from .bank import items_at_once, sample_trajectories
 from .encodings import readable
 from .latents import BankItem
-from .model import DiffusionModel, noise_prediction
+from .model import Cond, DiffusionModel, noise_prediction
 from .prompts import SMALL_WORDS, Prompts, held_prompts
 from .sampling import Sampling
 
@@ -73,41 +73,42 @@ class _Judge:
         looked = sample_trajectories(model, items, short, reads=("e_uncond",))
         self._x, self._uncond = (part[:, LOOKED_AT].flatten(0, 1) for part in (looked.x, looked.e_uncond))
         self._sigma = looked.sigma[LOOKED_AT].repeat(RUNS)
-        self._held = self._directions(held)
+        self._held = self._directions([cond for prompt in held for cond in model.encode([prompt])])
         self._forget: dict[str, Tensor] = {}  # as they are asked for
 
     def kept(self, forget: str, texts: Sequence[str]) -> list[str]:
         """Those that mean the forget prompt and can be read whole, the most alike first."""
         if forget not in self._forget:
-            [self._forget[forget]] = self._directions([forget])
+            [self._forget[forget]] = self._directions(self._model.encode([forget]))
         own = self._forget[forget]
         nearest_held = max((_likeness(held, own) for held in self._held), default=0.0)
         least = 1 - APART * (1 - nearest_held)
         alike: dict[str, float] = {}
-        for text, direction in self._near(own, least, [text for text in texts if readable(self._model, [text])]):
+        conds = {text: self._model.encode([text])[0] for text in texts if readable(self._model, [text])}
+        for text, direction in self._near(own, least, conds):
             likeness = _likeness(direction, own)
             if all(likeness > _likeness(direction, held) for held in self._held):
                 alike[text] = likeness
         return sorted(alike, key=lambda text: -alike[text])
 
-    def _near(self, own: Tensor, least: float, texts: Sequence[str]) -> Iterable[tuple[str, Tensor]]:
-        """Those with a likeness above `least`, and their directions.
+    def _near(self, own: Tensor, least: float, conds: Mapping[str, Cond]) -> Iterable[tuple[str, Tensor]]:
+        """The texts with a likeness above `least`, and their directions.
 
         A text is asked about at one latent after the other, and no more once the rest could not lift it so far.
         """
-        seen = {text: own[:0] for text in texts}
+        seen = {text: own[:0] for text in conds}
         for place in range(len(own)):
-            more = self._directions([*seen], slice(place, place + 1))
+            more = self._directions([conds[text] for text in seen], slice(place, place + 1))
             seen = {text: torch.cat([before, new]) for (text, before), new in zip(seen.items(), more, strict=True)}
             needed = least * len(own) - (len(own) - place - 1)  # of the cosines so far, were all others 1
             seen = {text: found for text, found in seen.items() if _cosines(found, own[: place + 1]).sum() > needed}
         return seen.items()
 
     @torch.no_grad()
-    def _directions(self, prompts: Sequence[str], where: slice = slice(None)) -> list[Tensor]:
-        """e0(c) - e0("") of each prompt at these latents, [N, numbers]."""
+    def _directions(self, prompts: Sequence[Cond], where: slice = slice(None)) -> list[Tensor]:
+        """e0(c) - e0("") of each encoded prompt at these latents, [N, numbers]."""
         x, sigma, uncond = self._x[where], self._sigma[where], self._uncond[where]
-        conds = [cond for prompt in prompts for cond in self._model.encode([prompt]) * len(x)]
+        conds = [cond for cond in prompts for _ in x]
         directions: list[Tensor] = []
         for start in range(0, len(conds), self._at_once):
             part = conds[start : start + self._at_once]

@@ -16,6 +16,7 @@ from ...unlearning_core.files import check_characters, check_writable
 if TYPE_CHECKING:
     from ...unlearning_core.reports.files import Report
 
+LONGEST = "sheet.png"  # of what figures and pictures have behind their prefix and counter
 KINDS = ("lpips", "open_clip", "inception")  # model folders that ComfyUI does not know by itself
 
 
@@ -38,7 +39,7 @@ def model_folders(kind: str) -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
-def check_prefix(prefix: str, below: str = "", suffix: str = ".json") -> None:
+def check_prefix(prefix: str, below: str = "", suffix: str = LONGEST) -> None:
     """Raises ValueError when a file name prefix names no file, or leaves the folder `below` ComfyUI's output folder.
 
     Or when a file with a counter and the suffix, the longest one if there are several, cannot be written.
@@ -49,7 +50,7 @@ def check_prefix(prefix: str, below: str = "", suffix: str = ".json") -> None:
         raise ValueError(f"filename_prefix: {error}") from error
 
 
-def next_target(prefix: str, below: str = "", suffix: str = ".json") -> Target:
+def next_target(prefix: str, below: str = "", suffix: str = LONGEST) -> Target:
     """The next free file name, whose folder is made. Raises as `check_prefix` does."""
     check_prefix(prefix, below, suffix)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,8 @@ from family_graphs import model_files
 from family_workflows import FAMILIES
 from front_end import set_vue
 from playwright.sync_api import Page, ViewportSize, sync_playwright
+from screenshots import READY, find_chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OFFLINE = ["--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync"]
 SAVED_PATCH = "loras/quickstart_00001_.safetensors"  # as the first workflow leaves it
 MODEL_FILES = {SAVED_PATCH, *(path for family in FAMILIES for path in model_files(family))}
@@ -24,22 +23,24 @@ SETTLED_MS = 1_000
 @pytest.fixture(scope="module")
 def page(server: Any) -> Iterator[Page]:
     """ComfyUI's front end as somebody sees it who is past the tutorial and has the workflows' model files."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the PATH: install Debian's `chromium`, or Google Chrome")
+    try:
+        chromium = find_chromium()
+    except ValueError as error:
+        pytest.skip(str(error))
     for path in MODEL_FILES:
         file = server.base_directory / "models" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()  # only its name is read
     url = f"http://127.0.0.1:{server.port}"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *OFFLINE])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *OFFLINE])
         page = browser.new_page(viewport=NARROW)
         page.set_default_timeout(START_MS)
         page.on("console", lambda message: note_error(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.request.post(f"{url}/api/settings/Comfy.TutorialCompleted", data=True)
         page.goto(url)
-        page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
+        page.wait_for_function(READY)
         yield page
         browser.close()
 

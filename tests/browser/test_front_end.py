@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_end import ALL, KNOWN, QUICKSTART, open_workflow, read, set_vue, set_widgets
+from front_end import ALL, KNOWN, QUICKSTART, captions, open_workflow, read, reload, set_vue, set_widgets
 from node_pages import node_pages
 from playwright.sync_api import Page, expect
 from workflow_files import Workflow
@@ -211,8 +211,7 @@ def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
     expect(page.get_by_text("The last run ended before it came here.")).to_be_attached(timeout=RUN_MS)
     expect(figures).to_have_css("opacity", "0.4")
 
-    page.reload()
-    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
+    reload(page)
     expect(figures).to_be_attached()
     expect(page.locator("a[download]")).to_have_count(3)
 
@@ -254,8 +253,7 @@ def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: b
     expect(page.get_by_role("button", name="Stop and keep")).to_have_count(0)
     page.screenshot(path=tmp_path / "stopped.png")
 
-    page.reload()
-    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
+    reload(page)
     expect(curve).to_be_attached()
     expect(pictures).to_have_count(2)
     set_vue(page, False)
@@ -278,18 +276,13 @@ def test_the_curve_is_shown_inside_a_subgraph(page: Page) -> None:
 
 def test_prompt_boxes_have_caption_and_tooltip(page: Page) -> None:
     open_workflow(page, QUICKSTART)
-    captions, tooltips = page.evaluate(
+    tooltips = page.evaluate(
         """() => {
             const node = app.graph.nodes.find(node => node.type === 'UnlearnConcept');
-            const written = [];
-            const pen = { save() {}, restore() {}, fillText: text => written.push(text) };
-            const any = { get: (pen, name) => pen[name] ?? (() => ({})) };
-            node.onDrawForeground(new Proxy(pen, any), { ds: app.canvas.ds });
-            const boxes = node.widgets.filter(each => each.type === 'customtext');
-            return [written, boxes.map(each => each.element.title)];
+            return node.widgets.filter(each => each.type === 'customtext').map(each => each.element.title);
         }"""
     )
-    assert {"forget_prompts", "overwrite_prompt", "retain_prompts"} <= set(captions)
+    assert {"forget_prompts", "overwrite_prompt", "retain_prompts"} <= set(captions(page))
     assert [tooltip.partition(":")[0] for tooltip in tooltips] == [
         "What to forget",
         "What to draw instead",

@@ -8,20 +8,17 @@ from typing import Any
 
 import pytest
 from downloads import ROOT
-from front_end import QUICKSTART, open_workflow
+from front_end import QUICKSTART, captions, open_workflow, reload
 from playwright.sync_api import Page
 
 LOCALES = ROOT / "locales"
 WAITING = "Run the workflow: the figures come here."
-LOOK = """() => {
+SHOWN = """() => {
     const [unlearn, measure] = ['UnlearnConcept', 'RetentionMetric'].map(
         type => app.graph.nodes.find(node => node.type === type)
     );
-    const written = [];
-    const pen = { save() {}, restore() {}, fillText: text => written.push(text) };
-    unlearn.onDrawForeground(new Proxy(pen, { get: (pen, name) => pen[name] ?? (() => ({})) }), { ds: app.canvas.ds });
     const asked = unlearn.widgets.filter(each => !each.hidden).map(each => each.name);
-    return { captions: written, asked, figures: measure.figures.element.textContent };
+    return { asked, figures: measure.figures.element.textContent };
 }"""
 
 
@@ -34,14 +31,12 @@ def chinese(page: Page) -> Iterator[None]:
 
 def use(page: Page, language: str) -> None:
     page.evaluate("language => app.extensionManager.setting.set('Comfy.Locale', language)", language)
-    page.reload()
-    page.wait_for_function("window.app?.vueAppReady && window.app.graph.nodes.length > 0")
+    reload(page)
 
 
 def look(page: Page) -> dict[str, Any]:
     open_workflow(page, QUICKSTART)
-    found: dict[str, Any] = page.evaluate(LOOK)
-    return found
+    return {"captions": captions(page), **page.evaluate(SHOWN)}
 
 
 def test_english(page: Page) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page
+from screenshots import READY
 from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS
 
 KNOWN = {workflow.name: workflow for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)}
@@ -19,6 +20,27 @@ def open_workflow(page: Page, path: Path) -> None:
     types = sorted(node["type"] for node in read(path)["nodes"])
     page.locator("#comfy-file-input").set_input_files(path)
     page.wait_for_function("types => app.graph.nodes.map(node => node.type).sort().join() === types.join()", arg=types)
+
+
+def reload(page: Page) -> None:
+    """Load the page anew, and wait until its graph is there."""
+    page.reload()
+    page.wait_for_function(READY)
+
+
+def captions(page: Page) -> list[str]:
+    """What a classic Unlearn Concept writes over its widgets."""
+    written: list[str] = page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find(node => node.type === 'UnlearnConcept');
+            const written = [];
+            const pen = { save() {}, restore() {}, fillText: text => written.push(text) };
+            const any = { get: (pen, name) => pen[name] ?? (() => ({})) };
+            node.onDrawForeground(new Proxy(pen, any), { ds: app.canvas.ds });
+            return written;
+        }"""
+    )
+    return written
 
 
 def read(path: Path) -> dict[str, Any]:
