@@ -12,6 +12,7 @@ from .host.folders import add_model_folders
 NODES = (  # a module each, in the order of menus and documentation
     "tiny",
     "unlearn",
+    "from_recipe",
     "save_patch",
     "load_patched",
     "retention",

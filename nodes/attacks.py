@@ -53,6 +53,7 @@ class DoesItStayForgotten(FigureNode):
                     "forget_prompts",
                     multiline=True,
                     default="",
+                    placeholder="When empty: what a connected patch forgets",
                     tooltip="Prompts of the concept, one per line. All must name one label that the judge knows. "
                     f"{FROM_PATCH}",
                 ),
@@ -138,7 +139,7 @@ class DoesItStayForgotten(FigureNode):
         base, models = inputs["base_model"], list(inputs["models"].values())
         named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
         stage = Stage(inputs["clip"], inputs["vae"], inputs["judge"])
-        examination = examined(base, named, stage, attacks, task, training_progress(cls.hidden.unique_id))
+        examination = examined(base, named, stage, attacks, task, training_progress(cls.hidden.unique_id, []))
         heat, back = attack_heat(examination), comeback_sheet(examination)
         report, page = attack_report(examination), attack_page(examination)
         return Result(report, page, first=(heat, back), pictures={"heat": heat, "back": back}, told=prompts.told)

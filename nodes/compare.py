@@ -27,7 +27,7 @@ from .inputs import (
     seed_inputs,
     unlearned_inputs,
 )
-from .measuring import PICTURED, MeasuringNode, Result, check_measured_inputs, model_names
+from .measuring import PICTURED, Judged, MeasuringNode, Result, check_measured_inputs, judged, model_names
 from .sockets import UnlearningJudge
 
 if TYPE_CHECKING:
@@ -126,13 +126,14 @@ class CompareMethods(MeasuringNode):
             raise ValueError("judge: attacks need one to say what came back; connect a judge, or leave attacks empty")
         base_model, models = inputs["base_model"], inputs["models"].values()
         named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
+        judge, told = judged(plan, inputs) if not attacks else Judged(inputs["judge"])
         networks, backbone = load_networks(inputs["clip_model"], inputs["fid"]), inputs.get("backbone", "alex")
         lpips = networks.alexnet if backbone == "alex" else load_lpips(backbone)
         base, draws = studio.cached(base_model), {name: studio.cached(model) for name, model in named.items()}
         evaluations = evaluate(
             base,
             {name: Candidate(draws[name], studio.identity(model)) for name, model in named.items()},
-            Comparison(lpips, plan, inputs.get("judge")),
+            Comparison(lpips, plan, judge),
             networks,
             studio.settings(base_model),
             studio.bare(base_model),
@@ -144,6 +145,7 @@ class CompareMethods(MeasuringNode):
             leaderboard(evaluations, examination),
             first=(sheet, plot),
             pictures={"sheet": sheet, "plot": plot},
+            told=told,
         )
 
     @classmethod
@@ -154,7 +156,7 @@ class CompareMethods(MeasuringNode):
         sampling = Sampling(inputs["steps"], inputs["cfg"], inputs["width"], inputs["height"])
         task = Task(tuple(plan.forget), tuple(plan.retain), sampling, inputs["seed"], inputs["forget_seeds"])
         stage = Stage(inputs["clip"], inputs["vae"], inputs["judge"])
-        attacks, progress = parse_attacks(lines(inputs["attacks"])), training_progress(cls.hidden.unique_id)
+        attacks, progress = parse_attacks(lines(inputs["attacks"])), training_progress(cls.hidden.unique_id, [])
         return examined(inputs["base_model"], named, stage, attacks, task, progress)
 
     @classmethod

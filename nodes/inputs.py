@@ -54,12 +54,14 @@ def prompt_inputs(forget: str = "May be empty.") -> list[io.Input]:
             "forget_prompts",
             multiline=True,
             default="",
+            placeholder="When empty: what a connected patch forgets",
             tooltip=f"Prompts whose pictures should change, one per line. {forget} {FROM_PATCH}",
         ),
         io.String.Input(
             "retain_prompts",
             multiline=True,
             default="",
+            placeholder="When empty and a patch is connected: everyday things that training did not see",
             tooltip="Prompts whose pictures should stay as they were, one per line; preferably prompts that "
             "were not trained on. A prompt that comes twice counts once; one that is a forget prompt too is left out. "
             f"{HELD_OUT}",

@@ -21,6 +21,7 @@ from .host.folders import check_prefix, next_target, save_pictures, save_report
 from .host.progress import drawing_progress, interruptible, show
 
 if TYPE_CHECKING:
+    from ..unlearning_core.metrics.forgetting import Judge
     from ..unlearning_core.metrics.plan import Draw, Plan
     from ..unlearning_core.metrics.studio import Studio
     from ..unlearning_core.reports.files import Report
@@ -50,7 +51,8 @@ class FigureNode(io.ComfyNode):
         check_prefix(prefix)
         check_given(cls.define_schema().inputs, inputs)
         began = time.monotonic()
-        result = cls.result(inputs)
+        with interruptible(cls.hidden.unique_id):
+            result = cls.result(inputs)
         target = next_target(prefix)
         files = save_report(target, result.report)
         show(f"measured in {time.monotonic() - began:.0f} s", cls.hidden.unique_id)
@@ -90,9 +92,9 @@ class MeasuringNode(FigureNode):
         drawing = ComfyDrawing(inputs["clip"], inputs["vae"], sampling, progress)
         drawing.check_size(inputs["base_model"], cls.smallest_side(inputs))
         cache, run = picture_cache(inputs.get("fresh_pictures", False)), running(cls.hidden.unique_id)
-        with interruptible():
-            studio = studio_for(drawing, cache, inputs["base_model"], run)
-            return cls.measure(studio, plan, inputs)._replace(told=prompts.told)
+        studio = studio_for(drawing, cache, inputs["base_model"], run)
+        result = cls.measure(studio, plan, inputs)
+        return result._replace(told=(*prompts.told, *result.told))
 
     @classmethod
     @abstractmethod
@@ -136,6 +138,27 @@ def plan_of(prompts: MeasuredPrompts, inputs: Inputs) -> Plan:
     from ..unlearning_core.metrics.plan import Plan
 
     return Plan.of(prompts.retain, prompts.forget, inputs["seed"], inputs["seeds"], inputs["forget_seeds"])
+
+
+class Judged(NamedTuple):
+    """What counts, and a sentence where the judge cannot."""
+
+    judge: Judge | None
+    told: tuple[str, ...] = ()
+
+
+def judged(plan: Plan, inputs: Inputs) -> Judged:
+    """The optional judge, left out where it knows nothing that the forget prompts share: other figures need none."""
+    from ..unlearning_core.metrics.forgetting import target_of
+
+    judge = inputs.get("judge")
+    if judge is None or not plan.forget:
+        return Judged(judge)
+    try:
+        target_of(judge.domains, plan.forget)
+    except ValueError as error:
+        return Judged(None, (f"UA, IRA and CRA are missing: {error}",))
+    return Judged(judge)
 
 
 def check_measured_inputs(inputs: Inputs) -> None:

@@ -21,7 +21,7 @@ from .inputs import (
     sampling_inputs,
     seed_inputs,
 )
-from .measuring import PICTURED, MeasuringNode, Result, check_measured_inputs, compared
+from .measuring import PICTURED, MeasuringNode, Result, check_measured_inputs, compared, judged
 from .sockets import UnlearningJudge, UnlearningPatch
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class RetentionMetric(MeasuringNode):
         from ..unlearning_core.reports.tables import retention_page
 
         patch = inputs.get("patch")
-        comparison = Comparison(load_lpips(inputs.get("backbone", "alex")), plan, inputs.get("judge"))
+        judge, told = judged(plan, inputs)
+        comparison = Comparison(load_lpips(inputs.get("backbone", "alex")), plan, judge)
         base, unlearned, settings = compared(studio, inputs)
         if patch:
             settings["patch"] = patch.digest
@@ -107,6 +108,7 @@ class RetentionMetric(MeasuringNode):
             first=(retention.integrity, distance),
             last=(sheet, patch and patch.with_integrity(report.summary)),
             pictures={"sheet": sheet},
+            told=told,
         )
 
     @classmethod

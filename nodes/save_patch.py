@@ -28,7 +28,7 @@ class SaveUnlearningPatch(io.ComfyNode):
             category="unlearning",
             description=(
                 "Saves the patch as safetensors under output/loras, where Load Patched Model and the stock LoRA "
-                "loaders list it after a refresh (R)."
+                "loaders list it after a refresh (R), and beside it its recipe, which Unlearn From Recipe repeats."
             ),
             search_aliases=["save lora", "unlearning patch", "save erasure", "export lora"],
             inputs=[
@@ -52,11 +52,16 @@ class SaveUnlearningPatch(io.ComfyNode):
 
     @classmethod
     def execute(cls, patch: Patch, filename_prefix: str) -> io.NodeOutput:
+        from ..unlearning_core.recipe import recipe_path, recorded, save_recipe
+
+        recipe = recorded(patch.record)
         target = next_target(filename_prefix, FOLDER, SUFFIX)
         file_name = f"{target.name}{SUFFIX}"
         patch.save(target.folder / file_name)
+        save_recipe(recipe_path(target.folder / file_name), recipe)
         show(
-            f"output/{target.subfolder}/{file_name}\nPress R: Load Patched Model and Load LoRA list it.",
+            f"output/{target.subfolder}/{file_name}\nPress R: Load Patched Model and Load LoRA list it.\n"
+            "Its recipe, for Unlearn From Recipe, is beside it.",
             cls.hidden.unique_id,
         )
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})

@@ -37,7 +37,7 @@ def _note(family: Family) -> str:
         f"**1.** Choose your {chosen}. **2.** Press Run: cats become dogs. **3.** Look.",
         "## Look at",
         "* **Before, after, difference**: cats turn into dogs, the other pictures stay.\n"
-        "* **I**, the integrity loss: 0 is the same picture, lower is better. For comparison, on the shipped model "
+        "* **I**, the integrity loss: 0 is the same picture, lower is better. On the shipped model "
         "another seed of the same prompt gives 0.167, another prompt 0.568.\n"
         "* The patch is in output/loras.",
         "## How long",
@@ -45,15 +45,15 @@ def _note(family: Family) -> str:
         "## Change first",
         "**forget_prompts** and **overwrite_prompt**; then **steps**, up when the concept still shows.",
         *([family.advice] if family.advice else []),
-        f"**Memory.** Training holds a second copy of the diffusion model: {family.memory} Unlearn Concept measures "
-        "what it needs before it starts, and stops with a message when that is not there.",
+        f"**Memory.** Training holds a second copy of the diffusion model: {family.memory} Unlearn Concept looks "
+        "first whether it fits.",
     )
     return "\n\n".join(paragraphs) + "\n"
 
 
 def _pictures(family: Family) -> str:
     measuring, prompts, training = family.measuring, family.prompts, family.training
-    measured = len(prompts.measured_retain) * measuring.seeds + len(prompts.measured_forget) * measuring.forget_seeds
+    measured = len(prompts.measured_retain) * measuring.seeds + len(prompts.forget) * measuring.forget_seeds
     return (
         f"{2 * measured} pictures of {measuring.steps} steps at {measuring.size} x {measuring.size}, and "
         f"{2 * training.runs} of {training.run_steps} steps at {training.size} x {training.size} to train on."

@@ -12,7 +12,7 @@ from standard_graph import Loading
 from workflow_graph import Box, Download, Node, Output, Socket, Widget
 from workflow_nodes import Loaded, Measuring, Prompts, Training
 
-LOADERS, SHIFT = 260, 200  # pixels: the widths of loaders, and of the node that shifts the noise levels
+LOADERS, ALONE, SHIFT = 260, 420, 225  # pixels: widths of loaders, beside what shifts the noise levels or alone
 
 FOLDERS = {  # below ComfyUI's models folder, by the widget that chooses a file there
     "ckpt_name": "checkpoints",
@@ -43,7 +43,7 @@ def separate_files(network: str, text_encoders: tuple[str, ...], kind: str, vae:
     files = tuple(Widget(name, "COMBO", _name(file)) for name, file in zip(names, text_encoders, strict=True))
     clip = (*files, Widget("type", "COMBO", kind), Widget("device", "COMBO", "default"))
     clip_type, title = ("CLIPLoader", "Load CLIP") if len(files) == 1 else ("DualCLIPLoader", "Load CLIP (Dual)")
-    model = Box(0, 0, LOADERS, 100)
+    model = Box(0, 0, LOADERS if shift else ALONE, 100)
     encoders = under(model, 140)
     networks = _from("unet_name", network)
     nodes = [
@@ -60,7 +60,7 @@ def separate_files(network: str, text_encoders: tuple[str, ...], kind: str, vae:
         ),
     ]
     if not shift:
-        return Loading(tuple(nodes), LOADERS, Loaded(Output(1, 0), Output(6, 0), Output(7, 0)))
+        return Loading(tuple(nodes), model.width, Loaded(Output(1, 0), Output(6, 0), Output(7, 0)))
     shifted = (Socket("model", "MODEL", Output(1, 0)), Widget("shift", "FLOAT", shift))
     box = Box(model.right + GAP, 0, SHIFT, 70)
     nodes.append(Node(8, "ModelSamplingAuraFlow", "ModelSamplingAuraFlow", box, shifted, {"MODEL": "MODEL"}))
@@ -118,7 +118,6 @@ PHOTOS = Prompts(
         "a slice of pizza on a plate",
         "a vase of flowers by a window",
     ),
-    measured_forget=("a photo of a cat", "a cat sleeping on a chair", "a black cat in a garden"),
 )
 
 
@@ -147,8 +146,8 @@ ENCODERS = f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"
 QWEN = f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files"
 
 DISTILLED = (
-    "**Distilled.** This model is sampled in few steps without guidance, and the base samples like that for training "
-    "too: **run_steps** and **run_cfg** are the sampler's own. With its undistilled sibling set both as its card says."
+    "**Distilled.** This model is sampled in few steps without guidance, for training too: **run_steps** and "
+    "**run_cfg** are the sampler's own."
 )
 
 TAGS = Prompts(
@@ -182,7 +181,6 @@ TAGS = Prompts(
         "pizza, plate, food focus",
         "city, night, skyline, scenery",
     ),
-    measured_forget=("cat, no humans, full body", "cat, sleeping, chair", "black cat, garden, outdoors"),
 )
 
 FAMILIES = (

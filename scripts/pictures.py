@@ -45,17 +45,18 @@ def prompt_of(workflow: Workflow) -> Prompt:
 
 
 def trained(prompt: Prompt, count: int) -> Trained:
-    """`count` measured prompts of what goes, those of the training where none are, and as many of what stays."""
+    """`count` prompts of what goes, from all over the list, and as many of what stays."""
     nodes = {name: entry["_meta"]["title"] for name, entry in prompt.items() if entry["class_type"] == "UnlearnConcept"}
     headings = list(nodes.values()) if len(nodes) > 1 else ["after"]
     measuring = next(
         entry["inputs"] for entry in prompt.values() if "seeds" in entry["inputs"] or "forget_seeds" in entry["inputs"]
     )
     training = prompt[next(iter(nodes))]["inputs"]
-    gone = (measuring["forget_prompts"] or training["forget_prompts"]).splitlines()
+    gone = [line.split("=>")[0].strip() for line in training["forget_prompts"].splitlines()]
     kept = (measuring.get("retain_prompts") or measuring["other_prompts"]).splitlines()
     middle = len(kept) // 2  # what comes in place of what goes is often first
-    return Trained(dict(zip(headings, nodes, strict=True)), [*gone[:count], *kept[middle : middle + count]])
+    prompts = [*gone[:: max(len(gone) // count, 1)][:count], *kept[middle : middle + count]]
+    return Trained(dict(zip(headings, nodes, strict=True)), prompts)
 
 
 def drawing(prompt: Prompt, shown: Trained) -> Prompt:

@@ -6,7 +6,7 @@ from layout import arranged, columns, framed, lowered, part, under
 from standard_graph import note
 from tiny_parts import CATS, LOAD, OVERWRITE, RUN, SOLVE, THINGS, a, identity, loading, note_of
 from workflow_graph import Graph, Output, Socket
-from workflow_nodes import judged, kept, node, number, preview, several, text, unlearn, whole
+from workflow_nodes import forgotten_by, judged, kept, node, number, preview, several, text, unlearn, whole
 
 ATTACKS = (
     "plain",
@@ -29,7 +29,7 @@ def stays_forgotten() -> Graph:
         *several(Output(2, 0), Output(3, 0)),
         text("names", "UCE", "OVW"),
         text("attacks", *ATTACKS),
-        text("forget_prompts", *CATS.measured_forget),
+        text("forget_prompts"),
         text("other_prompts", *map(a, THINGS[1:5])),
         whole("seed", 1000),
         whole("seeds", 2),
@@ -40,6 +40,7 @@ def stays_forgotten() -> Graph:
         whole("height", 128),
         text("wordings", "a kitten", "a kitty"),
         kept("attacks")[0],
+        forgotten_by(2),
     )
     outputs = {"HEAT": "IMAGE", "BACK": "IMAGE", "TABLE": "STRING", "JSON": "STRING"}
     heat = part(fifth, 0, 330)
@@ -58,7 +59,8 @@ def stays_forgotten() -> Graph:
         "its reversed column what it teaches from nothing. Near that column the concept is gone, near the base's it "
         "was only hidden.\n* **Pictures that came back**: see for yourself.",
         "About two minutes on two CPU cores.",
-        "**attacks**: one per line, with options; the node's help lists them. More steps are a stronger attack.",
+        "**forget_prompts** in both, and their other names in **wordings**; or **attacks**: one per line, with options "
+        "that the node's help lists. More steps are a stronger attack.",
     )
     titles = ("1  Load", "2  Forget, one way", "3  Forget, another way", "4  Attack", "5  Look")
     return arranged(identity("attacks"), nodes, note(load, told), framed(titles, (first, second, third, fourth, fifth)))

@@ -60,7 +60,6 @@ CATS = Prompts(
     forget=in_all_styles("cat face"),
     overwrite=in_all_styles("dog face"),
     retain=(*in_turn(THINGS, 0), *map(a, THINGS)),
-    measured_forget=in_all_styles("cat face")[1:],
     measured_retain=(*in_turn(THINGS, 1), a("dog face", "fluent")),
 )
 OVERWRITE = Training(128, learning_rate=1e-3, rank=0, batch_size=6, steps=100, options={"help_weight": 10})

@@ -41,6 +41,7 @@ from workflow_nodes import (
     choice,
     compared,
     drawn,
+    forgotten_by,
     judged,
     kept,
     measured,
@@ -93,7 +94,7 @@ def concept() -> Graph:
         "**forget_prompts** alone: write **a pizza** for **a cat face** in each line. The lines about pizzas in the "
         "other boxes are left out by themselves. The patch is saved in output/loras; workflow 05 draws with it.",
     )
-    few = replace(CATS, retain=in_turn(THINGS, 0), measured_forget=(), measured_retain=CATS.measured_retain[::2])
+    few = replace(CATS, retain=in_turn(THINGS, 0), measured_retain=CATS.measured_retain[::2])
     training = replace(OVERWRITE, thoroughness=BALANCED, runs=4, run_steps=5)
     measuring = replace(DRAWN, steps=15, seeds=1, forget_seeds=2)
     return standard("quickstart", few, training, measuring, told)
@@ -117,19 +118,18 @@ def style() -> Graph:
         forget=tuple(a(thing, "twemoji") for thing in taught),
         overwrite=tuple(a(thing, "noto") for thing in taught),
         retain=tuple(a(thing, style) for thing in taught for style in others),
-        measured_forget=tuple(a(thing, "twemoji") for thing in unseen),
         measured_retain=tuple(a(thing, style) for thing in unseen for style in others),
     )
     told = note_of(
         "Forget a style",
         f"Makes a small model **forget the style twemoji**: it draws noto instead. {RUN}",
-        "* **Before, after, difference**: things that were not trained on have lost the style too.\n"
+        "* **Before, after, difference**: each thing comes out in noto style.\n"
         f"* **UA**: the share of pictures without the style.\n{SCALE}",
         takes("half a minute"),
         "The style in **forget_prompts**. With your own model write a line each for some things in the style, such as "
         "**a house by X** and **a portrait by X**.",
     )
-    return standard("style", prompts, SOLVE, replace(DRAWN, seeds=1, forget_seeds=2), told)
+    return standard("style", prompts, SOLVE, replace(DRAWN, seeds=1, forget_seeds=1), told)
 
 
 def many() -> Graph:
@@ -141,7 +141,6 @@ def many() -> Graph:
         forget=tuple(f"{a(thing, style)} => {a(target, style)}" for thing, target in aims for style in everywhere),
         overwrite=(),
         retain=tuple(map(a, targets)),
-        measured_forget=in_turn(gone, 0),
         measured_retain=tuple(a(thing, style) for thing in targets for style in STYLES),
     )
     told = note_of(
@@ -149,11 +148,11 @@ def many() -> Graph:
         f"Makes a small model **forget twenty things at once**, in closed form. {RUN}",
         "* **Before, after, difference**: each thing has turned into what stands behind its **=>**.\n"
         f"* **Forget distance** of each prompt, in the table.\n{SCALE}",
-        takes("half a minute"),
+        takes("a minute"),
         "**forget_prompts**: a line for each concept, **what goes => what comes instead**. Put what must stay into "
         "**retain_prompts**.",
     )
-    return standard("many", prompts, SOLVE, replace(DRAWN, seeds=1, forget_seeds=1), told, judged=False)
+    return standard("many", prompts, SOLVE, replace(DRAWN, steps=15, seeds=1, forget_seeds=1), told, judged=False)
 
 
 def pictures() -> Graph:
@@ -209,7 +208,8 @@ def patched() -> Graph:
             preview((40 + index, part(fifth, top, 350)), Output(30 + index, 0), title),
         )
     ]
-    describing = encoded(under(patch, 400), load.loaded.clip, a("cat face", "noto"))
+    refused = part(patch, patch.top, 200)  # with the line under it while there is no file
+    describing = encoded(under(refused, 400), load.loaded.clip, a("cat face", "noto"))
     told = note_of(
         "Draw with a patch that forgets",
         "Draws the same seeds **before and after** the patch that workflow 01 saves. Run that one first, press **R**, "
@@ -245,6 +245,7 @@ def compare() -> Graph:
         choice("backbone", "alex"),
         *kept("comparison"),
         text("attacks"),
+        forgotten_by(2),
     )
     outputs = {"SHEET": "IMAGE", "PLOT": "IMAGE", "TABLE": "STRING", "JSON": "STRING"}
     sheet = part(fifth, 0, 600)
@@ -263,7 +264,8 @@ def compare() -> Graph:
         "* The table: **UA** is the share of cats that are gone; **I**, the integrity loss, is what that cost: lower "
         "is better. All figures are in output/unlearning.",
         takes("two minutes"),
-        "**method** in one of the two. Up to 100 models fit: connect one more to Compare Methods.",
+        "**forget_prompts** in both, which Compare Methods takes from the first; or **method** in one of them. Up to "
+        "100 models fit: connect one more.",
     )
     titles = ("1  Load", "2  Forget, one way", "3  Forget, another way", "4  Compare", "5  Look")
     return arranged(identity("compare"), nodes, note(load, told), framed(titles, (first, second, third, fourth, fifth)))
@@ -277,6 +279,7 @@ def forgetting(place: tuple[int, Box], loaded: Loaded, judge: Output) -> Node:
         *measured(CATS),
         *drawn(replace(DRAWN, seeds=1, forget_seeds=2)),
         *kept("forgetting"),
+        forgotten_by(2),
     )
     outputs = {"UA": "FLOAT", "IRA": "FLOAT", "CRA": "FLOAT", "TABLE": "STRING", "JSON": "STRING"}
     return node(place, ("ForgettingMetric", "Forgetting Metric"), inputs, outputs)
@@ -355,6 +358,7 @@ def quality() -> Graph:
         Widget("fid", "BOOLEAN", False),
         *drawn(replace(DRAWN, seeds=1, forget_seeds=2)),
         *kept("quality"),
+        forgotten_by(2),
     )
     outputs = {"CLIP_SCORE": "FLOAT", "FRECHET": "FLOAT", "TABLE": "STRING", "JSON": "STRING"}
     nodes = (

@@ -20,14 +20,11 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a workflow forgets. The measured prompts are others than the trained ones where there are others; without
-    any, those of the patch are measured.
-    """
+    """What a workflow forgets, and what it measures beside that."""
 
     forget: tuple[str, ...]
     overwrite: tuple[str, ...]
     retain: tuple[str, ...]
-    measured_forget: tuple[str, ...]
     measured_retain: tuple[str, ...]
 
 
@@ -141,8 +138,13 @@ def judged(judge: Output | None, optional: bool = True) -> Socket:
 
 
 def measured(prompts: Prompts) -> Inputs:
-    """The prompts of a measuring node."""
-    return (text("forget_prompts", *prompts.measured_forget), text("retain_prompts", *prompts.measured_retain))
+    """The prompts of a measuring node: what is forgotten has one place, Unlearn Concept."""
+    return (text("forget_prompts"), text("retain_prompts", *prompts.measured_retain))
+
+
+def forgotten_by(unlearn_id: int) -> Socket:
+    """The patch of node `unlearn_id`, whose forget prompts a measuring node takes."""
+    return Socket("patch", "UNLEARNING_PATCH", Output(unlearn_id, 1), optional=True)
 
 
 def drawn(measuring: Measuring) -> Inputs:
@@ -172,7 +174,7 @@ def retention(place: tuple[int, Box], loaded: Loaded, unlearn_id: int, prompts: 
         *measured(prompts),
         *drawn(measuring),
         judged(loaded.judge),
-        Socket("patch", "UNLEARNING_PATCH", Output(unlearn_id, 1), optional=True),
+        forgotten_by(unlearn_id),
         choice("backbone", "alex"),
         *kept("retention"),
     )

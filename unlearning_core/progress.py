@@ -51,8 +51,9 @@ class Reporter:
         self._phase, self._first, self._steps = "", 0, total
 
     def begin(self, phase: str, steps: int) -> None:
-        """The next `steps` steps are those of a phase."""
+        """The next `steps` steps are those of a phase; 0 when they are not counted."""
         self._phase, self._first, self._steps = phase, self.done, steps
+        self._tell()
 
     def __call__(self, loss: float | None = None, figures: dict[str, float] | None = None) -> None:
         """One step more, with the loss and figures of a training step."""

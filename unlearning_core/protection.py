@@ -44,8 +44,8 @@ def summary(protected: Mapping[str, Directions]) -> list[str]:
     """What each kind of tokens leaves free, a line each, for the user."""
     kinds = {id(directions): directions for directions in protected.values()}
     return [
-        f"protect: {len(kind.free)} of {kind.free.shape[1]} directions of the text are free; they carry "
-        f"{kind.share:.1%} of the forget prompts' tokens"
+        f"protect: {len(kind.free)} of {kind.free.shape[1]} directions of the text may change, those that the retain "
+        f"prompts hardly use; {kind.share:.1%} of the forget prompts lies along them"
         for kind in kinds.values()
     ]
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .files import check_writable, read_text, write_atomically
 from .methods import METHODS, Method, name_of
+from .patch import Record
+from .presets import preset_named
 from .prompts import ARROW, Prompts
-from .settings import Settings
+from .settings import CUSTOM, Settings
 from .typed import read
 
 SUFFIX = ".toml"
-HEADING = "# Written by unlearn train; `unlearn train --recipe FILE` repeats the run."
+HEADING = "# An unlearning recipe; `unlearn train --recipe FILE` and the node Unlearn From Recipe repeat the run."
 SETTINGS: dict[str, Any] = {spec.name: type(spec.default) for spec in fields(Settings)}
+
+
+class Run(NamedTuple):
+    """What a method is asked to do."""
+
+    method: Method
+    prompts: Prompts
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,9 @@ class Recipe:
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """From a file. Raises OSError when it cannot be read, ValueError, which names file and key, when it is no
-        recipe.
+        """From a file, with the values of the preset that it names.
+
+        Raises OSError when it cannot be read, ValueError, which names file and key, when it is no recipe.
         """
         text = read_text(path)
         try:
@@ -58,7 +69,8 @@ class Recipe:
             settings = {name: table.pop(name) for name in [*table] if name in SETTINGS}
             if "settings" in table:
                 raise ValueError("'settings' is unknown; write steps and the others beside model and method")
-            return read(cls, {**table, "settings": settings})
+            recipe = read(cls, {**table, "settings": settings})
+            return recipe.over(of_preset(settings.get("preset", CUSTOM)))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -78,6 +90,17 @@ class Recipe:
         options = {**(other.options if other.method == method else {}), **self.options}
         return replace(
             other, **{**said, "method": method, "options": options, "settings": {**other.settings, **self.settings}}
+        )
+
+    @property
+    def run(self) -> Run:
+        """What it asks for, on any model. Raises ValueError for a missing method, and as `Prompts` and `Settings`."""
+        if self.method is None:
+            raise ValueError(f"method: missing; choose one of {', '.join(METHODS)}")
+        kind, boxes = METHODS[self.method], (self.forget, self.overwrite, self.retain)
+        settings = {"weights": kind.weights, **self.settings}
+        return Run(
+            read(kind, self.options), Prompts.parse(*("\n".join(box or []) for box in boxes)), read(Settings, settings)
         )
 
     def values(self) -> dict[str, Any]:
@@ -101,6 +124,27 @@ def training(method: Method, prompts: Prompts, settings: Settings) -> Recipe:
         options=asdict(method),
         settings=asdict(settings),
     )
+
+
+def of_preset(name: str) -> Recipe:
+    """What a preset gives; CUSTOM gives nothing. Raises ValueError for an unknown name."""
+    preset = preset_named(name)
+    if preset is None:
+        return Recipe(settings={"preset": name})
+    return Recipe(method=preset.method, options=asdict(preset.objective), settings=preset.values)
+
+
+def recorded(record: Record) -> str:
+    """The recipe of what a patch was made by, without the model.
+
+    Raises ValueError for a record of another version with a method, an option or a setting that this one lacks.
+    """
+    asked = Recipe(method=record.method, options=record.options, settings=record.settings)
+    prompts = Prompts(tuple(record.forget), tuple(record.overwrite), tuple(record.retain))
+    recipe = training(read(METHODS[record.method], asked.options), prompts, read(Settings, asked.settings))
+    made_with = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    base = "The base is not named: give the command a --model."
+    return recipe.text([made_with, base, "Pictures that were given are not in it."])
 
 
 def recipe_path(patch: Path) -> Path:

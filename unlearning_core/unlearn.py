@@ -28,7 +28,7 @@ from .selections import Selections, selections_of
 from .settings import Settings
 from .solve import solve
 from .train import train
-from .wordings import other_wordings
+from .wordings import other_wordings, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ def checked_sources(
 
 def reached_deltas(model: DiffusionModel, settings: Settings, prompts: Prompts, report: Reporter) -> dict[str, Delta]:
     """Untrained deltas that training can move, with a note of what they keep to or leave out. Raises ValueError."""
+    report.begin("reading the prompts", 0)
     protected = protected_directions(model, settings, prompts)
     for line in summary(protected):
         report.tell(line)
@@ -110,8 +111,8 @@ def find_wordings(
     """Other wordings of each forget prompt, with a note of them; none where the settings ask for none."""
     if not settings.wordings:
         return {}
-    report.expect(len(prompts.forget))
-    report.begin("looking for other wordings", len(prompts.forget))
+    report.expect(steps_of(prompts))
+    report.begin("looking for other wordings", steps_of(prompts))
     wordings = other_wordings(model, prompts, settings.sampling, settings.wordings, report)
     report.tell(f"other wordings: {', '.join(text for texts in wordings.values() for text in texts) or 'none found'}")
     return wordings

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, cycle, zip_longest
 
 import torch
@@ -28,6 +28,7 @@ BEFORE = re.compile(r"^(.*\bof)\s")  # how a prompt begins before its subject
 BEHIND = re.compile(r"\s((?:in|by|on|at|with|under|near)\s.*)$")  # and goes on behind it
 NEAR = 24  # of the encoder's words are asked about for each word
 KINDS = 8  # candidates of one kind for a prompt, beside names
+SEARCHES = 4  # kinds of candidates
 RUNS, STEPS = 4, 8  # of the base, for latents at which it is asked
 APART = 0.25
 LOOKED_AT = slice(2, 6, 2)  # steps of a run at which prompts show what they are
@@ -47,19 +48,27 @@ def other_wordings(
     What a prompt does is its direction e0(c) - e0(""), and two prompts are as far apart as 1 minus the mean cosine of
     their directions over some latents. A wording is kept when it is nearer to the forget prompt than to every prompt
     that is held, and has not more than APART of the way from the forget prompt to the nearest of these. `sampling` has
-    guidance scale and size; on_step is called once for a forget prompt.
+    guidance scale and size; on_step is called `steps_of(prompts)` times.
     """
     held = [prompt for prompt in held_prompts(prompts) if prompt]
     judge = _Judge(model, prompts.forget, held, sampling)
+    on_step()
     finder = _Finder(held, model.vocabulary().nearest, judge)
     taken = {*prompts.forget, *held}
     found: dict[str, list[str]] = {}
     for forget in prompts.forget:
-        kinds = [[text for text in kind if text not in taken] for kind in finder.wordings(forget)]
+        kinds = []
+        for kind in finder.wordings(forget):
+            kinds.append([text for text in kind if text not in taken])
+            on_step()
         in_turn = [text for row in zip_longest(*kinds) for text in row if text is not None]
         found[forget] = list(dict.fromkeys(in_turn))[:most]
-        on_step()
     return found
+
+
+def steps_of(prompts: Prompts) -> int:
+    """Of `other_wordings`: looking at the base, and a search for each kind of wording of each forget prompt."""
+    return 1 + SEARCHES * len(prompts.forget)
 
 
 class _Judge:
@@ -136,11 +145,12 @@ class _Finder:
         self._judge = judge
         self._names: dict[str, list[str]] = {}  # of what some words name
 
-    def wordings(self, forget: str) -> list[list[str]]:
+    def wordings(self, forget: str) -> Iterator[list[str]]:
         """Other names, frames, other orders, fewer words; none of a held prompt's words alone."""
         own, mixed = forget.split(), random.Random(forget)
-        kinds = [framed(forget, self._held), reordered(own, mixed), shortened(own)]
-        return [self._named(forget), *(self._judge.kept(forget, self._new(kind)) for kind in kinds)]
+        yield self._named(forget)
+        for kind in (framed(forget, self._held), reordered(own, mixed), shortened(own)):
+            yield self._judge.kept(forget, self._new(kind))
 
     def _named(self, forget: str) -> list[str]:
         """The prompt with other names for what it alone names; what these words name is looked up once."""

@@ -22,7 +22,6 @@ from ...unlearning_core.unlearn import new_deltas
 from .identity import model_identity
 from .model import ComfyModel
 from .private import private_copy
-from .progress import interruptible
 
 
 class Stage:
@@ -85,7 +84,7 @@ def examined(
     """Every attack on every model, by name. Raises ValueError as `Stage.opened` and `Examiner.examine` do."""
     trains = any(attack.trains for attack in attacks.values())
     training = Settings(width=task.sampling.width, height=task.sampling.height) if trains else None
-    with interruptible(), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         opened = {name: stage.opened(model, training) for name, model in unlearned.items()}
         examiner = Examiner(attacks, stage, task, on_progress)
         return examiner.examine(stage.opened(base, training), opened, identities(base, unlearned))

@@ -12,11 +12,13 @@ import folder_paths
 from torch import Tensor
 
 from ...unlearning_core.files import check_characters, check_writable
+from ...unlearning_core.recipe import SUFFIX
 
 if TYPE_CHECKING:
     from ...unlearning_core.reports.files import Report
 
 LONGEST = "sheet.png"  # of what figures and pictures have behind their prefix and counter
+RECIPES = "unlearning_recipes"  # ComfyUI's name for the recipes beside patches
 KINDS = ("lpips", "open_clip", "inception")  # model folders that ComfyUI does not know by itself
 
 
@@ -29,7 +31,9 @@ class Target(NamedTuple):
 
 
 def add_model_folders() -> None:
-    """Registers the folders of KINDS with ComfyUI."""
+    """Registers the folders of KINDS with ComfyUI, and the recipes in those of LoRAs."""
+    loras, _ = folder_paths.folder_names_and_paths["loras"]
+    folder_paths.folder_names_and_paths[RECIPES] = (loras, {SUFFIX})
     for kind in KINDS:
         folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
 

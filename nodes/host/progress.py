@@ -23,12 +23,11 @@ def show(text: str, node_id: str | None) -> None:
     PromptServer.instance.send_progress_text(text, node_id)
 
 
-def training_progress(node_id: str | None) -> Callable[[Progress], None]:
+def training_progress(node_id: str | None, notes: list[str]) -> Callable[[Progress], None]:
     """Moves the node's bar, shows notes, phase, time, loss and figures under it, and ends the run when the user cancels
-    it.
+    it. What is noted on the way is added to `notes`.
     """
     bar, pace = comfy.utils.ProgressBar(1), Pace()
-    notes: list[str] = []
 
     def on_progress(progress: Progress) -> None:
         end_if_cancelled()
@@ -57,13 +56,16 @@ def drawing_progress(sampling_steps: int, node_id: str | None) -> Callable[[int]
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Within the context, a cancelled run ends before the next layer of any network."""
-    handle = register_module_forward_pre_hook(end_if_cancelled)
+def interruptible(node_id: str | None) -> Iterator[None]:
+    """Within the context, a cancelled run ends before the next layer of any network; the node says that it did."""
+    handle, complete = register_module_forward_pre_hook(end_if_cancelled), False
     try:
         yield
+        complete = True
     finally:
         handle.remove()
+        if not complete:
+            show("ended before it was done", node_id)
 
 
 class Interruptible(dict[str, Tensor]):

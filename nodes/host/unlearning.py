@@ -56,17 +56,18 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         latents = _latents(model, task)
         sources = bank_sources(method.needs, prompts, settings.bank, latents)
         check_sizes(sources, empty_latent(model, *settings.size))
-    with interruptible(), torch.inference_mode(False), torch.enable_grad(), opened(model, clip, method) as host:
+    notes = [*filter(None, [task.remark])]
+    show("\n".join([*notes, "preparing the model"]), node_id)
+    with interruptible(node_id), torch.inference_mode(False), torch.enable_grad(), opened(model, clip, method) as host:
         trains = isinstance(method, GradientMethod)
         protected = protected_directions(host, settings, prompts) if trains else UNPROTECTED
         make_room(host, method, settings, all_prompts(prompts), protected)
         chosen = selected(method, selections_of(host, settings.size), settings.weights)
         show(summary(settings.weights, chosen), node_id)
-        with watched(host, method, prompts, settings, node_id) as progress:
+        with watched(host, method, prompts, settings, node_id, notes) as progress:
             patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
-    remarks = (task.remark, stopped_remark(patch.record), rounding_warning(model, patch, 1.0))
-    if any(remarks):
-        show("\n".join(filter(None, remarks)), node_id)
+    notes += filter(None, [stopped_remark(patch.record), rounding_warning(model, patch, 1.0)])
+    show("\n".join([*notes, f"done: {patch.record.title}"]), node_id)
     return apply_patch(model, patch, 1.0), patch
 
 

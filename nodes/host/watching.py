@@ -19,10 +19,10 @@ from .stopping import stoppable
 
 @contextmanager
 def watched(
-    host: ComfyModel, method: Method, prompts: Prompts, settings: Settings, node_id: str | None
+    host: ComfyModel, method: Method, prompts: Prompts, settings: Settings, node_id: str | None, notes: list[str]
 ) -> Iterator[OnProgress]:
     """Yields what is to be told of each step: it shows text, and while it trains, a curve, previews and a button."""
-    text = training_progress(node_id)
+    text = training_progress(node_id, notes)
     if not isinstance(method, GradientMethod):
         yield text
         return

@@ -4,6 +4,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { isOfShown } from "./jobs.js";
 import { allNodes, findNode, isMeasuring, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { render, renderText } from "./tables.js";
@@ -87,11 +88,11 @@ function measuringNodes() {
   return allNodes().filter((node) => node.figures);
 }
 
-function showFigures(node, output) {
-  const files = [...(output.images ?? []), ...(output.report ?? [])];
-  node.figures.show(output.text[0], node.startSettings ?? settingsText(node), files);
-  const { markdown, settings } = node.figures;
-  stored.set(node, { markdown, settings, files });
+/** What a node put out, under the id that ComfyUI's messages name it by. */
+function showFigures(node, id, output) {
+  const settings = node.startSettings ?? settingsText(node);
+  node.figures.show(output.text[0], settings, [...(output.images ?? []), ...(output.report ?? [])]);
+  stored.set(node, { id, output, settings });
 }
 
 function outdateAll(reason) {
@@ -102,7 +103,12 @@ app.registerExtension({
   name: "Unlearning.Figures",
 
   setup() {
-    api.addEventListener("execution_start", () => {
+    api.addEventListener("executed", ({ detail: { node: id, output, prompt_id } }) => {
+      const node = findNode(id);
+      if (node?.figures && output?.text && isOfShown(prompt_id)) showFigures(node, id, output);
+    });
+    api.addEventListener("execution_start", ({ detail }) => {
+      if (!isOfShown(detail.prompt_id)) return;
       for (const node of measuringNodes()) node.startSettings = settingsText(node);
       outdateAll("running");
     });
@@ -125,18 +131,14 @@ app.registerExtension({
     if (!isMeasuring(node)) return;
     limitPrompts(node);
     addFigures(node);
-    const onExecuted = node.onExecuted;
-    node.onExecuted = function (output) {
-      onExecuted?.call(this, output);
-      showFigures(this, output);
-    };
   },
 
   afterConfigureGraph() {
     for (const node of measuringNodes()) {
-      const { markdown, settings, files } = stored.get(node) ?? {};
-      if (!markdown || node.figures.markdown) continue;
-      node.figures.show(markdown, settings, files);
+      const { id, output, settings } = stored.get(node) ?? {};
+      if (!output || node.figures.markdown) continue;
+      node.startSettings = settings;
+      api.dispatchCustomEvent("executed", { node: id, display_node: id, output }); // ComfyUI shows the picture again too
       if (settings !== settingsText(node)) node.figures.outdate("changed");
     }
   },
@@ -145,7 +147,7 @@ app.registerExtension({
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs)) {
       const node = findNode(id);
-      if (node?.figures && output.text) showFigures(node, output);
+      if (node?.figures && output.text) showFigures(node, id, output);
     }
   },
 });

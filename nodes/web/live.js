@@ -4,6 +4,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { isOfShown } from "./jobs.js";
 import { allNodes, findNode, isMeasuring, isOurs, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { textOf } from "./texts.js";
@@ -145,14 +146,14 @@ app.registerExtension({
   setup() {
     api.addEventListener(EVENT, ({ detail }) => {
       const node = findNode(detail.node);
-      if (!node || !isOurs(node)) return; // another workflow's tab is open
+      if (!node || !isOurs(node) || !isOfShown(detail.prompt_id)) return;
       const live = liveOf(node);
       if (live.content.prompt_id !== detail.prompt_id) live.clear();
       live.show(detail);
       if (!isMeasuring(node)) stored.set(node, { ...live.content, training: false });
     });
     // A node that ComfyUI has in its cache does not work, and keeps what it shows.
-    api.addEventListener("executing", ({ detail }) => detail && findNode(detail)?.live?.clear());
+    api.addEventListener("executing", ({ detail }) => detail && isOfShown() && findNode(detail)?.live?.clear());
     for (const event of ["execution_interrupted", "execution_error", "execution_success"]) {
       api.addEventListener(event, () => {
         for (const node of allNodes()) node.live?.end();

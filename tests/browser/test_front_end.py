@@ -25,6 +25,7 @@ LAYOUTS = (
     "own_judge",
     "flux",
     "z_image",
+    "flux2_klein",
 )
 READABLE = 0.6  # of the canvas' scale; below 0.57 classic nodes have no text
 RUN_MS = 60_000
@@ -48,15 +49,17 @@ def open_template(page: Page, workflow: Workflow) -> None:
 
 
 def places(page: Page, vue: bool) -> dict[str, list[float]]:
-    """Left, top, right and bottom of each node on the canvas, with its title, as it is drawn."""
+    """Left, top, right and bottom of each node and group on the canvas, with its title, as it is drawn."""
     boxes: dict[str, list[float]] = page.evaluate(
-        """vue => Object.fromEntries(app.graph.nodes.map(node => {
-            const scale = app.canvas.ds.scale;
-            const drawn = vue && document.querySelector(`[data-node-id="${node.id}"]`).getBoundingClientRect();
-            const [x, y, width, height] = vue
-                ? [drawn.x / scale, drawn.y / scale, drawn.width / scale, drawn.height / scale]
-                : node.boundingRect;
-            return [`${node.type} ${node.id}`, [x, y, x + width, y + height]];
+        """vue => Object.fromEntries([...app.graph.nodes, ...app.graph.groups].map(each => {
+            const { scale, offset } = app.canvas.ds;
+            const drawn = vue && document.querySelector(`[data-node-id="${each.id}"]`)?.getBoundingClientRect();
+            const canvas = app.canvas.canvas.getBoundingClientRect();
+            const [x, y, width, height] = vue && each.type
+                ? [(drawn.x - canvas.x) / scale - offset[0], (drawn.y - canvas.y) / scale - offset[1],
+                   drawn.width / scale, drawn.height / scale]
+                : each.boundingRect ?? each._bounding;
+            return [`${each.type ?? "group"} ${each.id}`, [x, y, x + width, y + height]];
         }))""",
         vue,
     )
@@ -64,9 +67,17 @@ def places(page: Page, vue: bool) -> dict[str, list[float]]:
 
 
 def check_readable(page: Page, vue: bool) -> None:
-    """The workflow that was just opened has text, and no node is over another."""
+    """The workflow that was just opened has text, no node is over another, and each is within its group."""
     assert page.evaluate("app.canvas.ds.scale") >= READABLE
-    for (one, first), (other, second) in combinations(places(page, vue).items(), 2):
+    drawn = places(page, vue)
+    nodes = {name: place for name, place in drawn.items() if not name.startswith("group ")}
+    groups = [place for name, place in drawn.items() if name not in nodes]
+    for name, (left, top, right, bottom) in nodes.items():
+        around = [each for each in groups if each[0] <= left and right <= each[2]]
+        assert any(each[1] <= top and bottom <= each[3] for each in around), (
+            f"{name} leaves its group: {(left, top, right, bottom)}"
+        )
+    for (one, first), (other, second) in combinations(nodes.items(), 2):
         apart = any(first[2 + axis] <= second[axis] or second[2 + axis] <= first[axis] for axis in (0, 1))
         assert apart, f"{one} {first} and {other} {second} overlap"
 

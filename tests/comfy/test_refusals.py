@@ -30,6 +30,10 @@ MISTAKES: dict[str, list[tuple[str, Any, str]]] = {
         ("thoroughness", "utter", "preset: 'utter' is unknown"),
     ],
     "SaveUnlearningPatch": [("filename_prefix", "../x", "filename_prefix: '../x' leaves output/loras")],
+    "UnlearnFromRecipe": [
+        ("recipe_file", "nowhere.toml", "recipe file nowhere.toml: not found"),
+        ("recipe_file", 5, "recipe_file: 5 is no text"),
+    ],
     "LoadPatchedModel": [
         ("patch_file", "nowhere.safetensors", "patch file nowhere.safetensors: not found"),
         ("patch_file", 5, "patch_file: 5 is no text"),

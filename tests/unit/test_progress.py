@@ -22,7 +22,9 @@ def test_a_report_knows_its_phase() -> None:
 
     told = [(progress.phase, progress.step, progress.steps, progress.done) for progress in seen]
     assert told == [
+        ("sampling the base", 0, 2, 0),
         ("sampling the base", 1, 2, 1),
+        ("training", 0, 3, 2),
         ("training", 1, 3, 3),
         ("training", 2, 3, 4),
         ("training", 3, 3, 5),

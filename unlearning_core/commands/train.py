@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from .. import __version__
 from ..hosts.texts import check_plain
 from ..methods import METHODS, ClosedForm, Method
 from ..model import SELECTIONS
-from ..presets import CHOICES, SUMMARIES, preset_named
+from ..presets import CHOICES, SUMMARIES
 from ..processes import current
 from ..prompts import Prompts, all_prompts
-from ..recipe import Recipe, check_recipe_path, recipe_path, save_recipe, training
+from ..recipe import Recipe, check_recipe_path, of_preset, recipe_path, save_recipe, training
 from ..settings import CUSTOM, Settings
 from ..unlearn import unlearn
 from .bars import bar, moving
@@ -87,29 +87,18 @@ def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises as `Recipe.load`.
     """
-    recipe = read_recipe(args.recipe) if args.recipe else preset_recipe(CUSTOM)
+    recipe = read_recipe(args.recipe) if args.recipe else of_preset(CUSTOM)
     if args.preset:
-        recipe = preset_recipe(args.preset).over(recipe)
+        recipe = of_preset(args.preset).over(recipe)
     return {**recipe.values(), "recipe_options": {recipe.method: recipe.options}}
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe's file, with the values of the preset that it names. Raises as `Recipe.load`."""
+    """A recipe's file. Raises as `Recipe.load`, and ValueError for an unknown precision."""
     recipe = Recipe.load(path)
     if recipe.precision not in (None, *PRECISIONS):
         raise ValueError(f"{path}: precision: {recipe.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-    try:
-        return recipe.over(preset_recipe(recipe.settings.get("preset", CUSTOM)))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def preset_recipe(name: str) -> Recipe:
-    """What a preset gives; CUSTOM gives nothing. Raises ValueError for an unknown name."""
-    preset = preset_named(name)
-    if preset is None:
-        return Recipe(settings={"preset": name})
-    return Recipe(method=preset.method, options=asdict(preset.objective), settings=preset.values)
+    return recipe
 
 
 def parse(args: argparse.Namespace) -> Request:

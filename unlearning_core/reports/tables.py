@@ -36,17 +36,17 @@ def figure_table(measured: Measured) -> str:
 
 
 def retention_sentence(retention: Retention) -> str:
-    """What the figures say, in words: how far other pictures moved, beside what is known to move them, and what became
-    of the concept.
+    """What the figures say, in words: how far other pictures moved, beside what is known to move them, which of them
+    became another picture, and what became of the concept.
     """
-    moved = f"Pictures of other things moved {retention.integrity:.3f}, {_beside(retention)}."
+    moved = f"Pictures of other things moved {retention.integrity:.3f}, {_beside(retention)}.{_exception(retention)}"
     if retention.forget_distance is None:
         return moved
     if retention.concept is None or retention.accuracies is None or retention.accuracies.ua is None:
         return f"{moved} Pictures of the forget prompts moved {retention.forget_distance:.3f}."
-    judged = sum(count.votes for count in retention.accuracies.counts if count.figure == "ua")
+    count = sum(each.votes for each in retention.accuracies.counts if each.figure == "ua")
     concept = retention.concept[:1].upper() + retention.concept[1:]
-    return f"{moved} {concept} is gone in {retention.accuracies.ua:.0%} of {judged} pictures."
+    return f"{moved} {concept} is gone in {retention.accuracies.ua:.0%} of {count} picture{'s' * (count > 1)}."
 
 
 def _beside(retention: Retention) -> str:
@@ -63,6 +63,15 @@ def _beside(retention: Retention) -> str:
     if loss < OTHER_PROMPT:
         return f"further than another seed moves the shipped model's pictures ({OTHER_SEED})"
     return f"as far as another prompt moves the shipped model's pictures ({OTHER_PROMPT})"
+
+
+def _exception(retention: Retention) -> str:
+    """A sentence on the picture that moved furthest, where it is another one while most are not; else empty."""
+    worst = retention.worst
+    comparable = retention.settings["LPIPS backbone"] == SCALE_BACKBONE
+    if not comparable or retention.integrity >= OTHER_SEED or worst.lpips < OTHER_SEED:
+        return ""
+    return f" {quoted(worst.prompt)} moved furthest, {worst.lpips:.3f}: it has become another picture."
 
 
 def retention_page(retention: Retention) -> str:

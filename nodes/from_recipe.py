@@ -1,0 +1,86 @@
+"""Unlearn From Recipe: the run that a recipe file describes, on a MODEL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..unlearning_core.prompts import clashing, left_out
+from ..unlearning_core.recipe import Recipe, Run
+from .host.checks import Inputs, check_given, checked
+from .host.folders import RECIPES
+from .sockets import UnlearningPatch
+
+
+class UnlearnFromRecipe(io.ComfyNode):
+    """A MODEL with its CLIP and a recipe file in; the patched MODEL and the PATCH out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UnlearnFromRecipe",
+            display_name="Unlearn From Recipe",
+            category="unlearning",
+            description=(
+                "Repeats a run of Unlearn Concept or of `unlearn train` on this model, from the recipe that is beside "
+                "each saved patch. What the file says of model, device, precision and its own output is for the "
+                "command alone."
+            ),
+            search_aliases=["recipe", "toml", "repeat", "preset file", "unlearning", "forget concept"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base, as in Unlearn Concept."),
+                io.Clip.Input("clip", tooltip="The text encoder that goes with the model."),
+                io.Combo.Input(
+                    "recipe_file",
+                    options=folder_paths.get_filename_list(RECIPES),
+                    tooltip="A .toml file beside a patch, in output/loras or models/loras. Put one that you were given "
+                    "there, and press R.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with the patch at strength 1."),
+                UnlearningPatch.Output(display_name="PATCH", tooltip="The trained change, to save."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, recipe_file: str, **inputs: Any) -> Any:
+        status = os.stat(folder_paths.get_full_path_or_raise(RECIPES, recipe_file))
+        return [status.st_mtime_ns, status.st_size]
+
+    @classmethod
+    @checked("recipe_file")
+    def validate_inputs(cls, inputs: Inputs) -> None:
+        if "recipe_file" in inputs:
+            read_run(inputs["recipe_file"])
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, clip: Any, recipe_file: str) -> io.NodeOutput:
+        from .host.unlearning import Task, unlearned
+
+        check_given(cls.define_schema().inputs, {"model": model, "clip": clip})
+        recipe, run = read_run(recipe_file)
+        remark = left_out(clashing(run.prompts.forget, tuple(recipe.retain or ())))
+        return io.NodeOutput(*unlearned(model, clip, Task(*run, remark=remark), cls.hidden.unique_id))
+
+
+def read_run(file: str) -> tuple[Recipe, Run]:
+    """A recipe's file, and the run that it asks for. Raises ValueError, which names the file, for one that cannot be
+    read or used.
+    """
+    path = folder_paths.get_full_path(RECIPES, file)
+    if path is None:
+        raise ValueError(f"recipe file {file}: not found beside the patches; refresh the list (R) and choose again")
+    recipe = Recipe.load(Path(path))
+    try:
+        run = recipe.run
+        run.method.check_settings(run.settings)
+    except ValueError as error:
+        raise ValueError(f"recipe file {file}: {error}") from error
+    return recipe, run
