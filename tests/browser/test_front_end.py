@@ -164,27 +164,32 @@ def test_every_node_has_its_help_page(page: Page, server: Any) -> None:
 
 
 def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path) -> None:
-    open_workflow(page, QUICKSTART)
-    set_widgets(page, "UnlearnConcept", forget_prompts="a cat face", overwrite_prompt="a dog face")
-    set_widgets(page, "UnlearnConcept", thoroughness="custom")
-    set_widgets(page, "UnlearnConcept", retain_prompts="a frog", steps=2, batch_size=1, runs=1, run_steps=2)
-    set_widgets(page, "RetentionMetric", retain_prompts="a car", forget_prompts="a cat face")
-    set_widgets(page, "RetentionMetric", seeds=1, forget_seeds=1, steps=2)
-
+    open_short_quickstart(page)
     page.get_by_test_id("queue-button").click()
 
     cells = page.locator("td")
     expect(page.get_by_text("Pictures of other things moved")).to_be_visible(timeout=RUN_MS)
     expect(cells.filter(has_text="I (integrity")).to_be_attached()
     expect(cells.get_by_text("a car", exact=True)).to_have_count(1)
-    page.wait_for_function(
-        "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0", timeout=RUN_MS
-    )
+    page.wait_for_function(HAS_SHEET, timeout=RUN_MS)
     page.screenshot(path=tmp_path / "finished.png")
     take_along(page)
     saved = page.evaluate("app.graph.serialize().nodes.find(node => node.type === 'RetentionMetric').widgets_values")
     assert saved[:2] == ["a cat face", "a car"]
     assert not any("integrity" in str(value) for value in saved)
+
+
+HAS_SHEET = "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0"
+
+
+def open_short_quickstart(page: Page) -> None:
+    """The quickstart with as little to do as there can be."""
+    open_workflow(page, QUICKSTART)
+    set_widgets(page, "UnlearnConcept", forget_prompts="a cat face", overwrite_prompt="a dog face")
+    set_widgets(page, "UnlearnConcept", thoroughness="custom")
+    set_widgets(page, "UnlearnConcept", retain_prompts="a frog", steps=2, batch_size=1, runs=1, run_steps=2)
+    set_widgets(page, "RetentionMetric", retain_prompts="a car", forget_prompts="a cat face")
+    set_widgets(page, "RetentionMetric", seeds=1, forget_seeds=1, steps=2)
 
 
 def take_along(page: Page) -> None:
@@ -225,6 +230,22 @@ def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
     reload(page)
     expect(figures).to_be_attached()
     expect(page.locator("a[download]")).to_have_count(3)
+    page.wait_for_function(HAS_SHEET)
+    told = page.evaluate("app.graph.nodes.flatMap(node => node.widgets ?? []).map(widget => String(widget.value))")
+    assert any("output/loras/quickstart" in text for text in told)
+    assert "ended before it was done" in told
+
+
+def test_a_run_of_another_tab_is_not_shown_in_this_one(page: Page) -> None:
+    open_short_quickstart(page)
+    set_widgets(page, "RetentionMetric", seed=5)
+    page.evaluate("window.ended = 0; window.comfyAPI.api.api.addEventListener('execution_success', () => ended++)")
+    page.get_by_test_id("queue-button").click()
+    open_template(page, ALL["style"])
+    page.wait_for_function("ended === 1", timeout=RUN_MS)
+    shown = page.evaluate("app.graph.nodes.find(node => node.figures).figures.element.textContent")
+    assert shown == "Run the workflow: the figures come here."
+    assert not page.evaluate("app.graph.nodes.some(node => node.live?.element.textContent)")
 
 
 CHECK_STATE = "app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()"
