@@ -166,9 +166,8 @@ def check_measured_inputs(inputs: Inputs) -> None:
 
     With a patch, whose prompts are known only when it is there, the boxes may be empty.
     """
-    retain = lines(inputs.get("retain_prompts", ""))
-    if retain or ("retain_prompts" in inputs and "patch" not in inputs):
-        given = measured_prompts(lines(inputs.get("forget_prompts", "")), retain, None)
+    given = measured_prompts(*(lines(inputs.get(name, "")) for name in ("forget_prompts", "retain_prompts")), None)
+    if given.retain or ("retain_prompts" in inputs and "patch" not in inputs):
         check_measured(given.retain, given.forget)
     if "filename_prefix" in inputs:
         check_prefix(inputs["filename_prefix"])

@@ -38,6 +38,7 @@ def write_changed(texts: Mapping[Path, str]) -> list[Path]:
     changed = []
     for path, text in texts.items():
         if not (path.exists() and path.read_text(encoding="utf-8") == text):
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
             changed.append(path)
     return changed

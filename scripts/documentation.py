@@ -39,6 +39,7 @@ BACK = {  # columns of docs/resistance.csv -> headings: shares of pictures
     **{"embedding": "fitted embedding", "relearning, 5": "5 steps of relearning", "relearning, 20": "20 steps"},
 }
 COSTS = {"seconds": "{:.1f}", "peak MB": "{:.0f}"}  # of unlearning the first task
+TRANSLATED = ("zh",)  # languages that help pages have beside English
 PROMPTS = ("forget", "overwrite")  # by their number in GradientMethod.guides
 BETTER = {True: "higher", False: "lower", None: ""}
 
@@ -191,6 +192,14 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+def help_files(node_id: str) -> list[Path]:
+    """A node's help page and its translations."""
+    docs = NODES / "web" / "docs"
+    return [docs / f"{node_id}.md", *(docs / node_id / f"{language}.md" for language in TRANSLATED)]
+
+
+UNLEARNING = {"presets": preset_table, "methods": method_table, "groups": method_groups}
+ATTACKING = {"attacks": attack_table}
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     ROOT / "README.md": {
         "nodes": node_table,
@@ -198,13 +207,9 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "costs": cost_table,
         "resistance": resistance_table,
     },
-    NODES / "web" / "docs" / "UnlearnConcept.md": {
-        "presets": preset_table,
-        "methods": method_table,
-        "groups": method_groups,
-    },
+    **dict.fromkeys(help_files("UnlearnConcept"), UNLEARNING),
     ROOT / "docs" / "methods.md": {"methods": method_sections},
-    NODES / "web" / "docs" / "DoesItStayForgotten.md": {"attacks": attack_table},
+    **dict.fromkeys(help_files("DoesItStayForgotten"), ATTACKING),
     ROOT / "docs" / "attacks.md": {"attacks": attack_sections},
     ROOT / "docs" / "figures.md": {"figures": figure_table},
 }
@@ -218,7 +223,7 @@ def generated_texts() -> dict[Path, str]:
         for name, lines in parts.items():
             text = Block(name, COMMAND).fill(text, lines(), path.name)
         texts[path] = text
-    return texts
+    return texts | {page.english: texts.get(page.path, page.text) for page in node_pages()}
 
 
 def main() -> None:

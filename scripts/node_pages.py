@@ -27,20 +27,27 @@ class NodePage:
     @property
     def title(self) -> str:
         """The page's heading."""
-        return self._text().partition("\n")[0].removeprefix("# ")
+        return self.text.partition("\n")[0].removeprefix("# ")
 
     @property
     def sentence(self) -> str:
         """The first one of the page."""
-        paragraph = self._text().split("\n\n")[1]
+        paragraph = self.text.split("\n\n")[1]
         return " ".join(paragraph.split()).partition(". ")[0].removesuffix(".")
 
     @property
     def shown_in_workflow(self) -> bool:
         """Whether a workflow of the pack is to use the node: the page says when none does."""
-        return UNUSED not in self._text()
+        return UNUSED not in self.text
 
-    def _text(self) -> str:
+    @property
+    def english(self) -> Path:
+        """Where ComfyUI looks first in English; other languages without a page of their own get that at `path`."""
+        return self.path.with_suffix("") / "en.md"
+
+    @property
+    def text(self) -> str:
+        """The page's content."""
         return self.path.read_text(encoding="utf-8")
 
 

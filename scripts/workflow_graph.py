@@ -82,7 +82,7 @@ class Download:
 class Node:
     """A node: `title` as ComfyUI shows it, `outputs` as name -> type, inputs in the order of the node's schema.
 
-    The front end offers `downloads` of files that are missing.
+    The front end offers `downloads` of files that are missing. It translates the title, unless that is `renamed`.
     """
 
     id: int
@@ -92,6 +92,7 @@ class Node:
     inputs: tuple[Socket | Widget, ...]
     outputs: Mapping[str, str]
     downloads: tuple[Download, ...] = ()
+    renamed: bool = False
 
     @property
     def sockets(self) -> list[Socket]:
@@ -255,7 +256,7 @@ def _ui_node(node: Node, order: int, links: list[Link], captions: Mapping[tuple[
         "mode": 0,
         "inputs": [*sockets, *(_ui_widget(widget, captions.get((node.id, widget.name))) for widget in node.widgets)],
         "outputs": outputs,
-        "title": node.title,
+        **({"title": node.title} if node.renamed else {}),
         "properties": {"Node name for S&R": node.type, **models},
         "widgets_values": _widget_values(node.widgets),
     }

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from workflow_graph import Box, Node, Output, Socket, Value, Widget
 
+UNLEARN = "Unlearn Concept"
+
 
 class Loaded(NamedTuple):
     """Which outputs of a workflow's loaders are what."""
@@ -113,7 +115,8 @@ def unlearn(place: tuple[int, Box], loaded: Loaded, prompts: Prompts, training: 
         whole("adversaries", 0),
         whole("retain_ratio", 1),
     )
-    return Node(place[0], "UnlearnConcept", title, place[1], inputs, {"MODEL": "MODEL", "PATCH": "UNLEARNING_PATCH"})
+    outputs = {"MODEL": "MODEL", "PATCH": "UNLEARNING_PATCH"}
+    return Node(place[0], "UnlearnConcept", title, place[1], inputs, outputs, renamed=title != UNLEARN)
 
 
 def compared(loaded: Loaded, unlearned: Output) -> Inputs:
@@ -197,7 +200,7 @@ def save(place: tuple[int, Box], patch: Output, prefix: str) -> Node:
 
 def preview(place: tuple[int, Box], images: Output, title: str) -> Node:
     """Preview Image, with a node id and its place."""
-    return Node(place[0], "PreviewImage", title, place[1], (Socket("images", "IMAGE", images),), {})
+    return Node(place[0], "PreviewImage", title, place[1], (Socket("images", "IMAGE", images),), {}, renamed=True)
 
 
 def node(place: tuple[int, Box], names: tuple[str, str], inputs: Inputs, outputs: Mapping[str, str]) -> Node:

@@ -29,20 +29,22 @@ def measured_prompts(
 ) -> MeasuredPrompts:
     """The prompts of two boxes.
 
-    With a patch's record an empty forget box stands for what the patch forgets, and an empty retain box, which
-    sentences call `box`, for `held_out` ones. Retain prompts that are forget prompts too, or `wordings` of them, are
-    left out.
+    With a patch's record an empty forget box stands for what the patch forgets. Retain prompts that are forget prompts
+    too, or `wordings` of them, are left out; where none is left in their box, which sentences call `box`, it stands for
+    `held_out` ones.
     """
     told = []
     if record and not forget:
         forget = tuple(record.forget)
         told.append(f"forget prompts, from the patch: {_named(forget)}")
-    if record and not retain:
-        retain = held_out([*forget, *record.forget], trained_prompts(record))
-        told.append(f"{box} prompts, which training did not see: {_named(retain)}")
     if clashes := clashing([*forget, *wordings], retain):
+        retain = without(retain, clashes)
         told.append(left_out(clashes, box))
-    return MeasuredPrompts(forget, without(retain, clashes), tuple(told))
+    if record and not retain:
+        forgotten = [*forget, *wordings, *record.forget]
+        retain = held_out(forgotten, trained_prompts(record))
+        told.append(f"{box} prompts, which training did not see: {_named(retain)}")
+    return MeasuredPrompts(forget, retain, tuple(told))
 
 
 def trained_prompts(record: Record) -> list[str]:

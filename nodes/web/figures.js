@@ -5,7 +5,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { isOfShown } from "./jobs.js";
-import { allNodes, findNode, isMeasuring, panelStyle } from "./nodes.js";
+import { allNodes, containersOf, findNode, isMeasuring, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { render, renderText } from "./tables.js";
 import { takeAway } from "./takeaway.js";
@@ -52,13 +52,20 @@ class Figures {
   }
 }
 
-/** What the figures of a node depend on: the widgets of it and of all that leads to it. */
+/** The nodes behind a node's inputs; at the edge of a subgraph, those that stand for it outside. */
+function sourcesOf(node) {
+  const linked = (node.inputs ?? []).map((input, slot) => [input, slot]).filter(([input]) => input.link != null);
+  return linked.flatMap(([, slot]) => node.getInputNode(slot) ?? containersOf(node.graph));
+}
+
+/** What the figures of a node depend on: the widgets of it, of all that leads to it, and of what these hold. */
 function settingsOf(node, seen = new Set()) {
-  if (!node || seen.has(node)) return [];
+  if (seen.has(node)) return [];
   seen.add(node);
   const widgets = (node.widgets ?? []).filter((widget) => widget.serialize !== false && widget.options?.serialize !== false);
   const own = [node.type, node.mode, widgets.map((widget) => [widget.name, widget.value])];
-  return [own, ...(node.inputs ?? []).flatMap((_, slot) => settingsOf(node.getInputNode(slot), seen))];
+  const others = [...sourcesOf(node), ...(node.subgraph?.nodes ?? [])];
+  return [own, ...others.flatMap((other) => settingsOf(other, seen))];
 }
 
 function settingsText(node) {

@@ -47,6 +47,11 @@ export function findNode(outputId) {
   return path.reduce(inside, app.graph)?.getNodeById(own);
 }
 
+/** The nodes that stand for a subgraph in the graphs around it. */
+export function containersOf(graph) {
+  return allNodes().filter((node) => node.subgraph === graph);
+}
+
 function graphs() {
   return [app.graph, ...(app.graph.subgraphs?.values() ?? [])];
 }

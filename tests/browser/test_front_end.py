@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +157,10 @@ def test_every_node_has_its_help_page(page: Page, server: Any) -> None:
     )
 
     assert sorted(nodes) == sorted(page.node_id for page in node_pages())
-    for node in nodes:
-        answer = page.request.get(f"http://127.0.0.1:{server.port}/extensions/{PACK}/docs/{node}.md")
-        assert answer.ok
-        assert "# " in answer.text()
+    for node, place in product(nodes, ("", "/en", "/zh")):
+        answer = page.request.get(f"http://127.0.0.1:{server.port}/extensions/{PACK}/docs/{node}{place}.md")
+        assert answer.ok, f"{node}{place}"
+        assert answer.text().startswith("# ")
 
 
 def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path) -> None:
@@ -262,6 +262,25 @@ def test_figures_come_back_into_a_subgraph(page: Page) -> None:
     )
     shown = page.evaluate("[...app.graph.subgraphs.values()][0].nodes[0].figures.element.firstChild.textContent")
     assert shown == "Found in the subgraph."
+
+
+def test_figures_in_a_subgraph_are_out_of_date_by_what_is_outside(page: Page) -> None:
+    """After the test above: the metric in a subgraph; then what trains in another one."""
+    inside = "[...app.graph.subgraphs.values()].flatMap(graph => graph.nodes)"
+    figures = f"{inside}.find(node => node.figures).figures"
+    for place in ("app.graph.nodes", inside):
+        page.evaluate(
+            f"app.nodeOutputs = {{ [`${{{figures}.node.graph.id}}:${{{figures}.node.id}}`]: {{ text: ['Found.'] }} }}"
+        )
+        page.evaluate(CHECK_STATE)
+        assert page.evaluate(f"{figures}.outdated") == ""
+        page.evaluate(f"{place}.find(node => node.type === 'UnlearnConcept').widgets[0].value += '!'")
+        page.evaluate(CHECK_STATE)
+        assert page.evaluate(f"{figures}.outdated") == "changed"
+        if place == "app.graph.nodes":
+            page.evaluate(
+                "app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => node.type === 'UnlearnConcept')))"
+            )
 
 
 @pytest.mark.parametrize("vue", [False, True])

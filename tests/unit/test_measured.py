@@ -43,6 +43,13 @@ def test_clashing_lines_are_left_out_and_told() -> None:
     assert found.told[-1] == "retain prompts: 'A GUITAR', 'a lute' left out, being a forget prompt too"
 
 
+def test_a_box_of_clashing_lines_alone_stands_for_held_out_prompts() -> None:
+    found = measured_prompts((), ("a guitar",), RECORD)
+    assert found.retain == measured_prompts((), (), RECORD).retain
+    assert found.told[1] == "retain prompts: 'a guitar' left out, being a forget prompt too"
+    assert measured_prompts(("a guitar",), ("a guitar",), None).retain == ()
+
+
 def test_long_lists_are_told_in_part() -> None:
     many = record([f"thing {index}" for index in range(NAMED + 5)], [])
     told = measured_prompts((), ("a car",), many).told[0]

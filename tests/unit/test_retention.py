@@ -17,9 +17,9 @@ from unlearning_core.hosts.pictures import draw
 from unlearning_core.metrics.cache import PictureCache
 from unlearning_core.metrics.lpips import Lpips
 from unlearning_core.metrics.plan import CHUNK, Draw, Plan, PromptSeed, batches, check_measurable, pictures_at_once
-from unlearning_core.metrics.retention import Comparison, Retention, count_pictures, measure
+from unlearning_core.metrics.retention import Comparison, Retention, WorstPicture, count_pictures, measure
 from unlearning_core.model import matching
-from unlearning_core.reports.tables import retention_page, retention_sentence
+from unlearning_core.reports.tables import retention_page, retention_sentences
 from unlearning_core.sampling import Sampling
 from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.judge import Judge
@@ -247,13 +247,24 @@ def test_the_page_begins_with_what_the_figures_say(lpips: Lpips, integrity: floa
 def test_the_sentence_tells_of_the_forget_prompts(lpips: Lpips) -> None:
     asked = plan(forget=["a cat face"], forget_seeds=2)
     result = run(lpips, changed_by_seed, plan=asked)
-    assert retention_sentence(result).endswith(f" Pictures of the forget prompts moved {result.forget_distance:.3f}.")
+    assert retention_sentences(result)[0] == f"Pictures of the forget prompts moved {result.forget_distance:.3f}."
     judged = run(lpips, changed_by_seed, plan=asked, judge=Judge.load())
-    assert retention_sentence(judged).endswith(f" Cat face is gone in {judged.unlearning_accuracy:.0%} of 2 pictures.")
+    assert retention_sentences(judged)[0] == f"Cat face is gone in {judged.unlearning_accuracy:.0%} of 2 pictures."
+    single = run(lpips, changed_by_seed, plan=plan(forget=["a cat face"]), judge=Judge.load())
+    assert retention_sentences(single)[0].endswith(" of 1 picture.")
+
+
+def test_the_sentence_tells_of_a_picture_that_became_another(lpips: Lpips) -> None:
+    result = run(lpips, changed_by_seed)
+    worst = WorstPicture("a car", 3, 0.3)
+    told = retention_sentences(replace(result, integrity=0.05, noise_floor=0.0, worst=worst))
+    assert told[-1] == "'a car' moved furthest, 0.300: it has become another picture."
+    for few in (worst._replace(lpips=0.1), worst):
+        assert len(retention_sentences(replace(result, integrity=few.lpips, noise_floor=0.0, worst=few))) == 1
 
 
 def test_other_backbones_are_not_compared_to_the_scale(lpips: Lpips) -> None:
     result = run(lpips, changed_by_seed)
     other = replace(result, settings={**result.settings, "LPIPS backbone": "vgg"})
-    assert "shipped" in retention_sentence(result)
-    assert "shipped" not in retention_sentence(other)
+    assert "shipped" in " ".join(retention_sentences(result))
+    assert "shipped" not in " ".join(retention_sentences(other))

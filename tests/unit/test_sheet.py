@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unlearning_core.reports import sheet
-from unlearning_core.reports.sheet import SheetRow, colour_heat, picture_sheet
+from unlearning_core.reports.sheet import MARGIN, SENTENCE_LINE, TITLE, SheetRow, colour_heat, picture_sheet
 
 RED, GREEN, BLUE = (torch.eye(3)[channel] for channel in range(3))
 
@@ -83,3 +83,11 @@ def test_heat_colours_rise_in_lightness_over_a_fixed_range() -> None:
 def test_no_row_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one prompt and seed"):
         picture_sheet([])
+
+
+def test_sentences_stand_above_the_rows_and_within_the_sheet() -> None:
+    bare = picture_sheet([row(forget=True)])
+    told = picture_sheet([row(forget=True)], ["Cat face is gone in 100% of 8 pictures.", "Others moved. " * 20])
+    assert told.shape[2] == bare.shape[2] and told.shape[1] > bare.shape[1] + 3 * SENTENCE_LINE
+    above = told[0, : told.shape[1] - bare.shape[1] + TITLE]
+    assert (above[:, -MARGIN:] == told[0, 0, 0]).all()

@@ -38,6 +38,16 @@ def shortened(pen: ImageDraw, text: str, size: int, room: float) -> str:
     return _fitting(pen, text, lambda kept: f"{text[:kept].rstrip()}...", size, room)
 
 
+def wrapped(pen: ImageDraw, text: str, size: int, room: float) -> list[str]:
+    """The text in lines of no more than `room` pixels, but for a word that is longer."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        fits = lines and length(pen, longer, size) <= room
+        lines[-1:] = [longer] if fits or not lines else [lines[-1], word]
+    return lines
+
+
 def squeezed(pen: ImageDraw, text: str, size: int, room: float) -> str:
     """The text, without its middle so that it takes no more than `room` pixels."""
     return _fitting(pen, text, lambda kept: f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}", size, room)

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..metrics.lpips import Lpips
 from ..metrics.plan import BASE, UNLEARNED, Draw, drawn
 from ..metrics.retention import Retention, distances_of
-from .lettering import FAINT, FORGET, INK, LINE, PAPER, RETAIN, drawn_size, length, shortened, to_image, write
+from .lettering import FAINT, FORGET, INK, LINE, PAPER, RETAIN, drawn_size, length, shortened, to_image, wrapped, write
+from .tables import retention_sentences
 
 HEAT_RANGE = 0.8  # LPIPS at the top of the colour map, the same on every sheet, so that sheets can be compared
 INFERNO = (  # nine even stops of matplotlib's perceptually uniform colour map (Smith and van der Walt, CC0)
@@ -33,6 +34,7 @@ SHEET_ROWS = 6  # of each kind
 SIDE_BY_SIDE = 4  # rows; more are drawn in two columns
 MARGIN, GUTTER, GAP = 28, 36, 6
 TITLE, HEADING, LABELS, CAPTION = 56, 62, 24, 46  # heights
+SENTENCE, SENTENCE_LINE = 18, 28  # heights of its letters, and of a line of them
 LEGEND = (132, 12)
 
 
@@ -49,11 +51,14 @@ class SheetRow:
     forget: bool
 
 
-def picture_sheet(rows: Sequence[SheetRow]) -> Tensor:
-    """All rows on one picture [1, H, W, 3] in 0..1, forget prompts first. Raises ValueError when there is no row."""
+def picture_sheet(rows: Sequence[SheetRow], sentences: Sequence[str] = ()) -> Tensor:
+    """All rows on one picture [1, H, W, 3] in 0..1, forget prompts first, below sentences that begin a line each.
+
+    Raises ValueError when there is no row.
+    """
     if not rows:
         raise ValueError("a picture sheet needs at least one prompt and seed, got none")
-    return _Sheet(rows).draw()
+    return _Sheet(rows, sentences).draw()
 
 
 def colour_heat(heat_map: Tensor) -> Tensor:
@@ -74,7 +79,8 @@ def retention_sheet(base: Draw, unlearned: Draw, lpips: Lpips, retention: Retent
     kinds = [False] * len(some) + [True] * len(forgotten)
     rows = zip(some + forgotten, before, after, lpips.heat_map(before, after), kinds, strict=True)
     return picture_sheet(
-        [SheetRow(prompt, seed, a, b, heat, value, forget) for ((prompt, seed), value), a, b, heat, forget in rows]
+        [SheetRow(prompt, seed, a, b, heat, value, forget) for ((prompt, seed), value), a, b, heat, forget in rows],
+        retention_sentences(retention),
     )
 
 
@@ -94,20 +100,25 @@ def range_over(length: int, count: int) -> list[int]:
 class _Sheet:
     """The layout, worked out once from the rows, and the pen that draws it."""
 
-    def __init__(self, rows: Sequence[SheetRow]) -> None:
+    def __init__(self, rows: Sequence[SheetRow], sentences: Sequence[str]) -> None:
         self.sections = [section for kind in (True, False) if (section := [row for row in rows if row.forget is kind])]
         sizes = [drawn_size(row.base) for row in rows]
         self.cell = (max(width for width, _ in sizes), max(height for _, height in sizes))
         self.columns = 2 if len(rows) > SIDE_BY_SIDE else 1
         self.block = 3 * self.cell[0] + 2 * GAP
         self.width = 2 * MARGIN + self.columns * self.block + (self.columns - 1) * GUTTER
+        pen, room = ImageDraw.Draw(Image.new("RGB", (1, 1))), self.width - 2 * MARGIN
+        self.lines = [line for sentence in sentences for line in wrapped(pen, sentence, SENTENCE, room)]
+        self.top = TITLE + len(self.lines) * SENTENCE_LINE
         heights = [HEADING + LABELS + self._lines(section) * self._line_height for section in self.sections]
-        self.image = Image.new("RGB", (self.width, TITLE + sum(heights) + MARGIN), PAPER)
+        self.image = Image.new("RGB", (self.width, self.top + sum(heights) + MARGIN), PAPER)
         self.pen = ImageDraw.Draw(self.image)
 
     def draw(self) -> Tensor:
         self._title()
-        top = TITLE
+        for index, line in enumerate(self.lines):
+            write(self.pen, (MARGIN, TITLE + index * SENTENCE_LINE + SENTENCE_LINE // 2), line, SENTENCE, INK)
+        top = self.top
         for section in self.sections:
             top = self._section(section, top)
         return torch.from_numpy(np.asarray(self.image).copy())[None].float() / 255

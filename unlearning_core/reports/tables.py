@@ -35,18 +35,22 @@ def figure_table(measured: Measured) -> str:
     return markdown_table(("figure", "value"), [(label, cell) for label, cell in cells if cell is not None])
 
 
-def retention_sentence(retention: Retention) -> str:
-    """What the figures say, in words: how far other pictures moved, beside what is known to move them, which of them
-    became another picture, and what became of the concept.
+def retention_sentences(retention: Retention) -> list[str]:
+    """What the figures say, in words: what became of the concept, how far other pictures moved, beside what is known to
+    move them, and which of them became another picture.
     """
-    moved = f"Pictures of other things moved {retention.integrity:.3f}, {_beside(retention)}.{_exception(retention)}"
+    moved = f"Pictures of other things moved {retention.integrity:.3f}, {_beside(retention)}."
+    return [*_of_concept(retention), moved, *_exception(retention)]
+
+
+def _of_concept(retention: Retention) -> list[str]:
     if retention.forget_distance is None:
-        return moved
+        return []
     if retention.concept is None or retention.accuracies is None or retention.accuracies.ua is None:
-        return f"{moved} Pictures of the forget prompts moved {retention.forget_distance:.3f}."
+        return [f"Pictures of the forget prompts moved {retention.forget_distance:.3f}."]
     count = sum(each.votes for each in retention.accuracies.counts if each.figure == "ua")
     concept = retention.concept[:1].upper() + retention.concept[1:]
-    return f"{moved} {concept} is gone in {retention.accuracies.ua:.0%} of {count} picture{'s' * (count > 1)}."
+    return [f"{concept} is gone in {retention.accuracies.ua:.0%} of {count} picture{'s' * (count > 1)}."]
 
 
 def _beside(retention: Retention) -> str:
@@ -65,13 +69,13 @@ def _beside(retention: Retention) -> str:
     return f"as far as another prompt moves the shipped model's pictures ({OTHER_PROMPT})"
 
 
-def _exception(retention: Retention) -> str:
-    """A sentence on the picture that moved furthest, where it is another one while most are not; else empty."""
+def _exception(retention: Retention) -> list[str]:
+    """On the picture that moved furthest, where it is another one while most are not."""
     worst = retention.worst
     comparable = retention.settings["LPIPS backbone"] == SCALE_BACKBONE
     if not comparable or retention.integrity >= OTHER_SEED or worst.lpips < OTHER_SEED:
-        return ""
-    return f" {quoted(worst.prompt)} moved furthest, {worst.lpips:.3f}: it has become another picture."
+        return []
+    return [f"{quoted(worst.prompt)} moved furthest, {worst.lpips:.3f}: it has become another picture."]
 
 
 def retention_page(retention: Retention) -> str:
@@ -80,7 +84,7 @@ def retention_page(retention: Retention) -> str:
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in retention.per_seed.items())
     return "\n\n".join(
         [
-            retention_sentence(retention),
+            " ".join(retention_sentences(retention)),
             figure_table(Measured.of(retention)),
             markdown_table(("", "prompt", "LPIPS"), [(name, row.prompt, f"{row.mean:.4f}") for name, row in rows]),
             f"Integrity loss of each seed: {seeds}",
