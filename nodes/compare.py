@@ -119,7 +119,7 @@ class CompareMethods(MeasuringNode):
         from ..unlearning_core.metrics.retention import Comparison
         from ..unlearning_core.reports.files import comparison_report
         from ..unlearning_core.reports.plots import comparison_sheet, tradeoff_plot
-        from ..unlearning_core.reports.tables import leaderboard
+        from ..unlearning_core.reports.tables import comparison_page
 
         attacks = lines(inputs.get("attacks", ""))
         if attacks and inputs.get("judge") is None:
@@ -142,7 +142,7 @@ class CompareMethods(MeasuringNode):
         examination = cls.examine(named, plan, inputs) if attacks else None
         return Result(
             comparison_report(evaluations, examination),
-            leaderboard(evaluations, examination),
+            comparison_page(evaluations, examination),
             first=(sheet, plot),
             pictures={"sheet": sheet, "plot": plot},
             told=told,

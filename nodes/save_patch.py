@@ -59,9 +59,6 @@ class SaveUnlearningPatch(io.ComfyNode):
         file_name = f"{target.name}{SUFFIX}"
         patch.save(target.folder / file_name)
         save_recipe(recipe_path(target.folder / file_name), recipe)
-        show(
-            f"output/{target.subfolder}/{file_name}\nPress R: Load Patched Model and Load LoRA list it.\n"
-            "Its recipe, for Unlearn From Recipe, is beside it.",
-            cls.hidden.unique_id,
-        )
+        saved = f"output/{target.subfolder}/{file_name}, and its recipe"
+        show(f"{saved}\nPress R: Load Patched Model and Load LoRA list it.", cls.hidden.unique_id)
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})

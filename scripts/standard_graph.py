@@ -9,7 +9,7 @@ from workflow_graph import TITLE, Box, Graph, Node, Note, Output
 from workflow_nodes import Loaded, Measuring, Prompts, Training, preview, retention, save, unlearn
 
 FORGET, MEASURE, LOOK = 370, 430, 420  # pixels: the widths of these columns
-SAVE, SLOTS = 90, 50  # pixels: heights of a node, and of what stands above its picture
+SAVE, SLOTS = 160, 50  # pixels: heights of a node that says what it saved, and of what stands above a picture
 TITLES = ("1  Load", "2  Forget", "3  Measure", "4  Look and save")
 UNLEARN, MEASURED, SAVED, NOTE, SHEET = 2, 3, 4, 5, 9  # ids
 

@@ -19,7 +19,7 @@ ATTACKS = (
 
 def stays_forgotten() -> Graph:
     """Attacks on what UCE and OVW forgot."""
-    first, second, third, fourth, fifth = columns(LOAD, 315, 315, 400, 310)
+    first, second, third, fourth, fifth = columns(LOAD, 300, 300, 410, 340)
     load = loading()
     inputs = (
         Socket("base_model", "MODEL", load.loaded.model),

@@ -227,7 +227,7 @@ def patched() -> Graph:
 
 def compare() -> Graph:
     """OVW and ESD side by side."""
-    first, second, third, fourth, fifth = columns(LOAD, 315, 315, 410, 310)
+    first, second, third, fourth, fifth = columns(LOAD, 300, 300, 410, 340)
     load = loading()
     away = replace(CATS, overwrite=())
     further = replace(OVERWRITE, method="esd", options={"help_weight": 0, "eta": 1})

@@ -57,15 +57,20 @@ def drawing_progress(sampling_steps: int, node_id: str | None) -> Callable[[int]
 
 @contextmanager
 def interruptible(node_id: str | None) -> Iterator[None]:
-    """Within the context, a cancelled run ends before the next layer of any network; the node says that it did."""
-    handle, complete = register_module_forward_pre_hook(end_if_cancelled), False
+    """Within the context, a cancelled run ends before the next layer of any network; the node says that it did, or what
+    was wrong with its input.
+    """
+    handle, end = register_module_forward_pre_hook(end_if_cancelled), "ended before it was done"
     try:
         yield
-        complete = True
+        end = ""
+    except ValueError as error:
+        end = str(error)
+        raise
     finally:
         handle.remove()
-        if not complete:
-            show("ended before it was done", node_id)
+        if end:
+            show(end, node_id)
 
 
 class Interruptible(dict[str, Tensor]):

@@ -13,9 +13,10 @@ import { textOf } from "./texts.js";
 
 const WIDGET = "figures";
 const PROMPTS_HEIGHT = 140;
-const FIGURES_HEIGHT = { least: 180, most: 300 };
+const LEAST_HEIGHT = 150;
+const MOST_HEIGHT = { classic: 300, vue: 160 }; // Vue nodes are higher, and would grow out of their group
 const stored = new Stored("Unlearning.Figures");
-const STYLE = `${panelStyle(FIGURES_HEIGHT.most)} user-select: text;`;
+const mostHeight = () => MOST_HEIGHT[LiteGraph.vueNodesMode ? "vue" : "classic"];
 
 /**
  * A node's figures as shown: their Markdown, the files that they are saved in, the settings that they belong to, and why
@@ -25,7 +26,6 @@ class Figures {
   constructor(node) {
     this.node = node;
     this.element = document.createElement("div");
-    this.element.style.cssText = STYLE;
     this.markdown = "";
     this.files = [];
     this.settings = "";
@@ -45,6 +45,7 @@ class Figures {
   }
 
   draw() {
+    this.element.style.cssText = `${panelStyle(mostHeight())} user-select: text;`;
     const blocks = this.markdown ? render(this.markdown) : [renderText(textOf("waiting"))];
     if (this.markdown) blocks.splice(1, 0, takeAway(this.markdown, this.files));
     for (const block of blocks) block.style.opacity = this.outdated ? "0.4" : "";
@@ -76,8 +77,8 @@ function addFigures(node) {
   node.figures = new Figures(node);
   const widget = node.addDOMWidget(WIDGET, "UNLEARNING_FIGURES", node.figures.element, {
     serialize: false, // not in the prompt
-    getMinHeight: () => FIGURES_HEIGHT.least,
-    getMaxHeight: () => FIGURES_HEIGHT.most,
+    getMinHeight: () => LEAST_HEIGHT,
+    getMaxHeight: mostHeight,
     getValue: () => node.figures.markdown,
     setValue: () => {},
   });

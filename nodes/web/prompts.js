@@ -7,6 +7,7 @@ import { isMeasuring, isOurs, optionsOf } from "./nodes.js";
 
 const HEIGHT = 85;
 const MEASURED_HEIGHT = 75;
+const LOW = { names: 45, attacks: 45 }; // boxes of few lines
 const CAPTION = { x: 16, y: 8, font: "11px sans-serif" };
 
 function promptBoxes(node) {
@@ -27,7 +28,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!isOurs(node)) return;
     for (const box of promptBoxes(node)) {
-      box.options.getMinHeight = () => (isMeasuring(node) ? MEASURED_HEIGHT : HEIGHT);
+      box.options.getMinHeight = () => (isMeasuring(node) ? (LOW[box.name] ?? MEASURED_HEIGHT) : HEIGHT);
       box.element.title = optionsOf(node, box.name).tooltip; // ComfyUI gives it to the widget later
     }
     const onDrawForeground = node.onDrawForeground;

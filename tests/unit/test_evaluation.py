@@ -23,7 +23,7 @@ from unlearning_core.metrics.quality import Networks
 from unlearning_core.metrics.retention import Comparison, count_pictures
 from unlearning_core.reports.files import comparison_report, write_report
 from unlearning_core.reports.plots import comparison_sheet, tradeoff_plot
-from unlearning_core.reports.tables import leaderboard
+from unlearning_core.reports.tables import comparison_page, leaderboard
 from unlearning_core.tiny.judge import Judge as NearestPicture
 
 RETAIN = ["a car in noto style", "a house", "a bear"]
@@ -140,9 +140,18 @@ def test_the_plot_has_a_point_for_each_model(evaluations: list[Evaluation]) -> N
 
 def test_the_sheet_has_prompts_down_and_models_across(evaluations: list[Evaluation]) -> None:
     sheet = comparison_sheet(painted, MODELS, evaluations)
-    assert sheet.shape == (1, 2 * 28 + 24 + 4 * (192 + 46), 2 * 28 + 3 * 192 + 2 * 6, 3)
+    assert sheet.shape == (1, 2 * 28 + 24 + 2 * (192 + 46), 2 * 28 + 2 * (3 * 192 + 2 * 6) + 36, 3)
     one = comparison_sheet(painted, MODELS, evaluations[:1])
-    assert one.shape[2] == 2 * 28 + 2 * 192 + 6
+    assert one.shape[2] == 2 * 28 + 2 * (2 * 192 + 6) + 36
+
+
+def test_the_page_says_which_model_moves_other_pictures_least(evaluations: list[Evaluation]) -> None:
+    best, second = sorted(evaluations, key=lambda each: each.retention.integrity)
+    told = comparison_page(evaluations).split("\n\n")[0]
+    assert told.startswith(
+        f"{best.name} moves other pictures least, by {best.retention.integrity:.3f}; next is {second.name}"
+    )
+    assert comparison_page(evaluations[:1]) == leaderboard(evaluations[:1])
 
 
 def test_every_figure_and_setting_is_in_the_files(evaluations: list[Evaluation], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from unlearning_core.commands import train
 from unlearning_core.methods import METHODS, Method
 from unlearning_core.methods.ovw import Ovw
 from unlearning_core.patch import Record
-from unlearning_core.prompts import Prompts
+from unlearning_core.prompts import DEFAULT_RETAIN, Prompts
 from unlearning_core.recipe import SETTINGS, Recipe, recipe_path, training
 from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
@@ -62,6 +62,15 @@ def test_a_written_recipe_repeats_the_patch_to_the_last_bit(recipe: Path, tmp_pa
     trained(recipe_path(first), second)
     assert second.read_bytes() == first.read_bytes()
     assert recipe_path(second).read_bytes() == recipe_path(first).read_bytes()
+
+
+def test_retain_prompts_that_nobody_gave_are_those_that_the_model_reads(tmp_path: Path) -> None:
+    """The shipped model's text encoder has room for 16 tokens."""
+    path, out = tmp_path / "recipe.toml", tmp_path / "patch.safetensors"
+    path.write_text(replace(RECIPE, retain=None).text(), encoding="utf-8")
+    retain = trained(path, out).retain
+    assert retain and set(retain) < set(DEFAULT_RETAIN)
+    assert Recipe.load(recipe_path(out)).retain == retain
 
 
 def arguments(recipe: Path, *more: str, monkeypatch: pytest.MonkeyPatch) -> train.Request:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..encodings import readable
 from ..hosts.texts import check_plain
 from ..methods import METHODS, ClosedForm, Method
-from ..model import SELECTIONS
+from ..model import SELECTIONS, DiffusionModel
 from ..presets import CHOICES, SUMMARIES
 from ..processes import current
 from ..prompts import Prompts, all_prompts
@@ -48,7 +49,8 @@ class Request:
     prompts: Prompts
     settings: Settings
     out: Path
-    recipe: str  # that repeats it
+    device: str | None
+    retain_given: bool  # whether the retain prompts are the user's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,8 +118,7 @@ def parse(args: argparse.Namespace) -> Request:
     check_recipe_path(recipe_path(args.out))
     check_plain(all_prompts(prompts))
     source = model_source(args)
-    recipe = recipe_of(source, training(method, prompts, settings), args.device)
-    return Request(source, method, prompts, settings, args.out, recipe.text(made_with()))
+    return Request(source, method, prompts, settings, args.out, args.device, bool(args.retain))
 
 
 def recipe_of(source: ModelSource, recipe: Recipe, device: str | None) -> Recipe:
@@ -140,12 +141,20 @@ def run(args: argparse.Namespace) -> None:
     if isinstance(request.method, ClosedForm) and not is_main:
         return
     model = request.source.load()
+    if not request.retain_given:
+        request = replace(request, prompts=with_readable_retain(model, request.prompts))
     with bar("looking at the base model", "step") as shown:
         patch = unlearn(model, request.method, request.prompts, request.settings, moving(shown))
     if is_main:
         patch.save(request.out)
-        save_recipe(recipe_path(request.out), request.recipe)
+        recipe = recipe_of(request.source, training(request.method, request.prompts, request.settings), request.device)
+        save_recipe(recipe_path(request.out), recipe.text(made_with()))
         print(request.out)
+
+
+def with_readable_retain(model: DiffusionModel, prompts: Prompts) -> Prompts:
+    """Without the retain prompts that the text encoder cannot read whole."""
+    return replace(prompts, retain=tuple(prompt for prompt in prompts.retain if readable(model, [prompt])))
 
 
 def method_of(name: str, recipe: dict[str, Any], options: Sequence[str]) -> Method:

@@ -14,10 +14,11 @@ from ..metrics.evaluation import Evaluation
 from ..metrics.figure import Figure, figure_named
 from ..metrics.plan import BASE, Draw, PromptSeed, drawn
 from .lettering import FAINT, FORGET, INK, PAPER, RETAIN, drawn_size, shortened, to_image, write
-from .sheet import CAPTION, GAP, LABELS, MARGIN, range_over
+from .sheet import CAPTION, GAP, GUTTER, LABELS, MARGIN, range_over
 
 PLOT_INCHES, PLOT_DPI = (6.4, 4.8), 130
 GRID_PROMPTS = 6  # of each kind
+WIDE = 0.9  # of a sheet's height, its width at least
 UPWARDS = ("ua", "forget distance", "frechet alexnet")  # the first of these figures that all models have
 
 
@@ -62,7 +63,8 @@ def tradeoff_plot(evaluations: Sequence[Evaluation]) -> Tensor:
 def comparison_sheet(base: Draw, unlearned: Mapping[str, Draw], evaluations: Sequence[Evaluation]) -> Tensor:
     """Prompts down, base and models across, LPIPS under each picture: [1, H, W, 3] in 0..1.
 
-    Some of the prompts, forget prompts first, each with its first seed.
+    Some of the prompts, forget prompts first, each with its first seed; in blocks side by side, so that a sheet of few
+    models is as wide as high.
     """
     kept = [_Line(row.prompt, row.seeds[0], False) for row in evaluations[0].retention.retain]
     lost = [_Line(row.prompt, row.seeds[0], True) for row in evaluations[0].retention.forget]
@@ -91,15 +93,26 @@ class _Grid:
         self.lines, self.columns, self.captions = lines, columns, captions
         self.cell = drawn_size(next(iter(columns.values()))[0])
         self.line_height = self.cell[1] + CAPTION
-        width = 2 * MARGIN + len(columns) * (self.cell[0] + GAP) - GAP
-        self.image = Image.new("RGB", (width, 2 * MARGIN + LABELS + len(lines) * self.line_height), PAPER)
+        self.block = len(columns) * (self.cell[0] + GAP) - GAP + GUTTER
+        blocks = next(
+            count for count in range(1, len(lines) + 1) if self._size(count)[0] >= WIDE * self._size(count)[1]
+        )
+        self.rows = -(-len(lines) // blocks)
+        self.image = Image.new("RGB", self._size(blocks), PAPER)
         self.pen = ImageDraw.Draw(self.image)
+
+    def _size(self, blocks: int) -> tuple[int, int]:
+        """Width and height of so many blocks, which have a line each at least."""
+        rows = -(-len(self.lines) // blocks)
+        return 2 * MARGIN + blocks * self.block - GUTTER, 2 * MARGIN + LABELS + rows * self.line_height
 
     def draw(self) -> Tensor:
         for column, (name, pictures) in enumerate(self.columns.items()):
-            left = MARGIN + column * (self.cell[0] + GAP)
-            write(self.pen, (left, MARGIN), shortened(self.pen, name, 16, self.cell[0]), 16, INK)
-            for row, (line, picture) in enumerate(zip(self.lines, pictures, strict=True)):
+            for place, (line, picture) in enumerate(zip(self.lines, pictures, strict=True)):
+                block, row = divmod(place, self.rows)
+                left = MARGIN + block * self.block + column * (self.cell[0] + GAP)
+                if row == 0:
+                    write(self.pen, (left, MARGIN), shortened(self.pen, name, 16, self.cell[0]), 16, INK)
                 top = MARGIN + LABELS + row * self.line_height
                 self.image.paste(to_image(picture).resize(self.cell, Image.Resampling.LANCZOS), (left, top))
                 self._caption(line, name, left, top + self.cell[1] + 15)

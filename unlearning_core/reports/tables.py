@@ -103,6 +103,27 @@ def quality_page(quality: Quality) -> str:
     return f"{figure_table(Measured.of(quality=quality))}\n\n{settings_line(quality.settings)}"
 
 
+def comparison_page(evaluations: Sequence[Evaluation], examination: Examination | None = None) -> str:
+    """What the comparison says in words, and the leaderboard."""
+    told, table = comparison_sentences(evaluations), leaderboard(evaluations, examination)
+    return f"{' '.join(told)}\n\n{table}" if told else table
+
+
+def comparison_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Which of several models moved other pictures least, and in how many pictures the concept is gone from each."""
+    if len(evaluations) < 2:
+        return []
+    best, second = sorted(evaluations, key=lambda each: each.retention.integrity)[:2]
+    first, other = best.retention, second.retention
+    sure = first.interval is None or other.interval is None or first.interval.high < other.interval.low
+    beside = "" if sure else "; their intervals overlap"
+    least = f"{best.name} moves other pictures least, by {first.integrity:.3f}"
+    shares = {each.name: each.retention.unlearning_accuracy for each in evaluations}
+    gone = ", ".join(f"{share:.0%} ({name})" for name, share in shares.items() if share is not None)
+    told = f"{least}; next is {second.name}, {other.integrity:.3f}{beside}."
+    return [told, *([f"The concept is gone in {gone} of the pictures."] if gone else [])]
+
+
 def leaderboard(evaluations: Sequence[Evaluation], examination: Examination | None = None) -> str:
     """One row a model, and below it the noise floor, the judge's own accuracy and the settings that all share.
 
@@ -135,7 +156,9 @@ def comeback_text(findings: Sequence[Finding]) -> str:
 
 
 def attack_page(examination: Examination) -> str:
-    """Attacks down, models across, each with the share of its strongest setting; every setting; and the settings."""
+    """How much comes back at most; attacks down, models across, each with the share of its strongest setting; every
+    setting; and the settings.
+    """
     names = list(examination.findings)
     rows = [
         (ATTACKS[attack].label, *(_strongest(findings[row]) for findings in examination.findings.values()))
@@ -148,8 +171,10 @@ def attack_page(examination: Examination) -> str:
         for look in finding.looks
     ]
     label = examination.target.label
+    most = ", ".join(f"{name} {comeback_text(findings)}" for name, findings in examination.findings.items())
     return "\n\n".join(
         [
+            f"{quoted(label)} comes back under the strongest attack in this share of pictures: {most}.",
             f"Share of pictures that show {quoted(label)}, in each attack's strongest setting",
             markdown_table(("attack", *names), rows),
             markdown_table(("model", "attack", "setting", "share", "95 % interval", "pictures"), looks),
