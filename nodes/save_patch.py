@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -52,13 +53,21 @@ class SaveUnlearningPatch(io.ComfyNode):
 
     @classmethod
     def execute(cls, patch: Patch, filename_prefix: str) -> io.NodeOutput:
-        from ..unlearning_core.recipe import recipe_path, recorded, save_recipe
-
-        recipe = recorded(patch.record)
         target = next_target(filename_prefix, FOLDER, SUFFIX)
         file_name = f"{target.name}{SUFFIX}"
         patch.save(target.folder / file_name)
-        save_recipe(recipe_path(target.folder / file_name), recipe)
-        saved = f"output/{target.subfolder}/{file_name}, and its recipe"
+        saved = f"output/{target.subfolder}/{file_name}, {save_recipe_of(patch, target.folder / file_name)}"
         show(f"{saved}\nPress R: Load Patched Model and Load LoRA list it.", cls.hidden.unique_id)
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})
+
+
+def save_recipe_of(patch: Patch, path: Path) -> str:
+    """Writes it beside the patch's file; says whether there is one, which a patch of another version may not have."""
+    from ..unlearning_core.recipe import recipe_path, recorded, save_recipe
+
+    try:
+        recipe = recorded(patch.record)
+    except ValueError as error:
+        return f"without a recipe: {error}"
+    save_recipe(recipe_path(path), recipe)
+    return "and its recipe"

@@ -17,7 +17,7 @@ from unlearning_core.methods import METHODS, Method
 from unlearning_core.methods.ovw import Ovw
 from unlearning_core.patch import Record
 from unlearning_core.prompts import DEFAULT_RETAIN, Prompts
-from unlearning_core.recipe import SETTINGS, Recipe, recipe_path, training
+from unlearning_core.recipe import SETTINGS, Recipe, recipe_path, recorded, training
 from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
 
@@ -71,6 +71,14 @@ def test_retain_prompts_that_nobody_gave_are_those_that_the_model_reads(tmp_path
     retain = trained(path, out).retain
     assert retain and set(retain) < set(DEFAULT_RETAIN)
     assert Recipe.load(recipe_path(out)).retain == retain
+
+
+@pytest.mark.parametrize("change", [{"method": "lost"}, {"options": {"margin": 1.0}}, {"settings": {"warmth": 3}}])
+def test_a_record_of_another_version_has_no_recipe(recipe: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    record = trained(recipe, tmp_path / "patch.safetensors")
+    assert recorded(record)
+    with pytest.raises(ValueError, match=r"lost|margin|warmth"):
+        recorded(replace(record, **change))
 
 
 def arguments(recipe: Path, *more: str, monkeypatch: pytest.MonkeyPatch) -> train.Request:
