@@ -17,10 +17,12 @@ from ...unlearning_core.progress import Pace
 if TYPE_CHECKING:
     from ...unlearning_core.progress import Progress
 
+LINE_END = "  \n"  # Vue nodes read text as Markdown, where a plain line end is a space
+
 
 def show(text: str, node_id: str | None) -> None:
     """Shows text under the node."""
-    PromptServer.instance.send_progress_text(text, node_id)
+    PromptServer.instance.send_progress_text(text.replace("\n", LINE_END), node_id)
 
 
 def training_progress(node_id: str | None, notes: list[str]) -> Callable[[Progress], None]:
