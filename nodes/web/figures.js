@@ -55,8 +55,8 @@ class Figures {
 
 /** The nodes behind a node's inputs; at the edge of a subgraph, those that stand for it outside. */
 function sourcesOf(node) {
-  const linked = (node.inputs ?? []).map((input, slot) => [input, slot]).filter(([input]) => input.link != null);
-  return linked.flatMap(([, slot]) => node.getInputNode(slot) ?? containersOf(node.graph));
+  const behind = ({ link }, slot) => (link == null ? [] : (node.getInputNode(slot) ?? containersOf(node.graph)));
+  return (node.inputs ?? []).flatMap(behind);
 }
 
 /** What the figures of a node depend on: the widgets of it, of all that leads to it, and of what these hold. */

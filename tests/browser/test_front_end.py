@@ -269,20 +269,6 @@ def test_figures_come_back_into_a_subgraph(page: Page) -> None:
     assert shown == "Found in the subgraph."
 
 
-@pytest.mark.parametrize("vue", [False, True])
-def test_results_stay_in_their_groups(page: Page, vue: bool, tmp_path: Path) -> None:
-    set_vue(page, vue)
-    open_template(page, ALL["quickstart"])
-    shorten(page)
-    set_widgets(page, "RetentionMetric", seed=7 + vue)
-    page.evaluate("window.ended = 0; window.comfyAPI.api.api.addEventListener('execution_success', () => ended++)")
-    page.get_by_test_id("queue-button").click()
-    page.wait_for_function("ended > 0", timeout=RUN_MS)
-    page.wait_for_timeout(3000)  # until pictures are there and nodes have grown
-    page.screenshot(path=tmp_path / "grown.png")
-    check_readable(page, vue)
-
-
 def test_figures_in_a_subgraph_are_out_of_date_by_what_is_outside(page: Page) -> None:
     """After the test above: the metric in a subgraph; then what trains in another one."""
     inside = "[...app.graph.subgraphs.values()].flatMap(graph => graph.nodes)"
@@ -300,6 +286,20 @@ def test_figures_in_a_subgraph_are_out_of_date_by_what_is_outside(page: Page) ->
             page.evaluate(
                 "app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => node.type === 'UnlearnConcept')))"
             )
+
+
+@pytest.mark.parametrize("vue", [False, True])
+def test_results_stay_in_their_groups(page: Page, vue: bool, tmp_path: Path) -> None:
+    set_vue(page, vue)
+    open_template(page, ALL["quickstart"])
+    shorten(page)
+    set_widgets(page, "RetentionMetric", seed=7 + vue)
+    page.evaluate("window.ended = 0; window.comfyAPI.api.api.addEventListener('execution_success', () => ended++)")
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function("ended > 0", timeout=RUN_MS)
+    page.wait_for_timeout(3000)  # until pictures are there and nodes have grown
+    page.screenshot(path=tmp_path / "grown.png")
+    check_readable(page, vue)
 
 
 @pytest.mark.parametrize("vue", [False, True])

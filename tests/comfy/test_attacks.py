@@ -61,7 +61,9 @@ def test_the_node_attacks_every_model(server: Server, run_prompt: RunPrompt) -> 
     assert figures["concept"] == "cat face"
     [found] = by_name["ovw"]["prompt_search"]["settings"]
     assert len(found["words"].split()) == 3 and found["words"] in table
-    assert table.startswith("Share of pictures that show 'cat face'")
+    assert table.startswith(
+        "'cat face' comes back under the strongest attack in this share of pictures: base model 100"
+    )
     assert len(output["images"]) == 2
     assert [file["filename"].rpartition(".")[2] for file in output["report"]] == ["json", "csv"]
 
