@@ -166,7 +166,8 @@ def check_measured_inputs(inputs: Inputs) -> None:
 
     With a patch, whose prompts are known only when it is there, the boxes may be empty.
     """
-    given = measured_prompts(*(lines(inputs.get(name, "")) for name in ("forget_prompts", "retain_prompts")), None)
+    forget, retain = (lines(inputs.get(name, "")) for name in ("forget_prompts", "retain_prompts"))
+    given = measured_prompts(forget, retain, None)
     if given.retain or ("retain_prompts" in inputs and "patch" not in inputs):
         check_measured(given.retain, given.forget)
     if "filename_prefix" in inputs:

@@ -45,7 +45,9 @@ def prompt_of(workflow: Workflow) -> Prompt:
 
 
 def trained(prompt: Prompt, count: int) -> Trained:
-    """`count` prompts of what goes, from all over the list, and as many of what stays."""
+    """`count` prompts of what goes, from all over the list, and as many of what stays; more where there are fewer of the
+    first.
+    """
     nodes = {name: entry["_meta"]["title"] for name, entry in prompt.items() if entry["class_type"] == "UnlearnConcept"}
     headings = list(nodes.values()) if len(nodes) > 1 else ["after"]
     measuring = next(
@@ -55,7 +57,8 @@ def trained(prompt: Prompt, count: int) -> Trained:
     gone = [line.split("=>")[0].strip() for line in training["forget_prompts"].splitlines()]
     kept = (measuring.get("retain_prompts") or measuring["other_prompts"]).splitlines()
     middle = len(kept) // 2  # what comes in place of what goes is often first
-    prompts = [*gone[:: max(len(gone) // count, 1)][:count], *kept[middle : middle + count]]
+    some = gone[:: max(len(gone) // count, 1)][:count]
+    prompts = [*some, *kept[middle : middle + 2 * count - len(some)]]
     return Trained(dict(zip(headings, nodes, strict=True)), prompts)
 
 

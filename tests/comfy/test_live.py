@@ -55,7 +55,7 @@ def trained(pack: Pack, model: Any, clip: Any, method: str, cfg: float = 3.0) ->
     watched = pack("nodes.host.watching").watched
     with torch.inference_mode(False), torch.enable_grad(), opened as host:
         host.encode(core["prompts"].all_prompts(prompts))
-        with watched(host, objective, prompts, settings, "1") as on_progress:
+        with watched(host, objective, prompts, settings, "1", []) as on_progress:
             torch.manual_seed(7)
             patch = core["unlearn"].unlearn(host, objective, prompts, settings, on_progress)
             tensors: dict[str, Tensor] = patch.tensors

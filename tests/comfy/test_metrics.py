@@ -117,8 +117,10 @@ def test_compare_methods(server: Server, run_prompt: RunPrompt) -> None:
     [figures], [table] = output["comparison"], output["text"]
     assert [model["name"] for model in figures["models"]] == ["model 2", "ESD"]
     assert figures["models"][0]["retention"]["integrity"] <= 1e-6 < figures["models"][1]["retention"]["integrity"]
+    told, head = table.splitlines()[:3:2]
+    assert told.startswith("model 2 moves other pictures least, by 0.000; next is ESD, ")
     known = ["model", "I ↓", "95 % interval", "forget distance ↑", "UA ↑", "IRA ↑", "CRA ↑"]
-    assert [column for column in table.splitlines()[0].strip("| ").split(" | ") if column in known] == known
+    assert [column for column in head.strip("| ").split(" | ") if column in known] == known
     assert len(output["images"]) == 2
     read, rows = saved(server, output)
     assert read == figures

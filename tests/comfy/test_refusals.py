@@ -181,7 +181,8 @@ def test_models_that_cannot_predict_are_refused_before_work(
 ) -> None:
     node = pack("nodes.unlearn").UnlearnConcept
     monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1"), raising=False)
-    monkeypatch.setattr(pack("nodes.host.unlearning"), "show", lambda text, node_id: None)  # there is no server
+    for name in ("unlearning", "progress"):  # there is no server
+        monkeypatch.setattr(pack(f"nodes.host.{name}"), "show", lambda text, node_id: None)
     monkeypatch.setattr(pack("nodes.host.live"), "send", lambda run, **content: None)
     monkeypatch.setattr(pack("unlearning_core.unlearn"), "make_bank", None)  # what would begin the work
     texts = {"forget_prompts": "a cat", "overwrite_prompt": "", "retain_prompts": "a car"}
