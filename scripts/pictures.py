@@ -45,9 +45,7 @@ def prompt_of(workflow: Workflow) -> Prompt:
 
 
 def trained(prompt: Prompt, count: int) -> Trained:
-    """`count` prompts of what goes, from all over the list, and as many of what stays; more where there are fewer of the
-    first.
-    """
+    """`count` prompts of what goes, from all over the list, and of what stays as many, or more where those are few."""
     nodes = {name: entry["_meta"]["title"] for name, entry in prompt.items() if entry["class_type"] == "UnlearnConcept"}
     headings = list(nodes.values()) if len(nodes) > 1 else ["after"]
     measuring = next(
