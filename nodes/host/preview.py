@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 from latent_preview import LatentPreviewer, get_previewer, preview_to_image
 from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
 from ...unlearning_core.metrics.cache import PictureCache
@@ -32,11 +34,34 @@ KEPT = 1024  # small pictures of a base that wait for their pair
 Show = Callable[[Sequence[Pair]], None]
 
 
-def previews(host: ComfyModel, prompts: Prompts, settings: Settings, show: Show) -> OnProgress:
-    """Shows the first forget and the first retain prompt while training; nothing where ComfyUI's previews are off, or
-    cannot show this model's latents.
+def wanted(run: Run) -> bool:
+    """Whether there are previews: as ComfyUI's setting says, and on a page that leaves it at the default.
+
+    ComfyUI's own default is none, also for programs that queue a run without a page.
     """
-    previewer = get_previewer(host.device, host.latent_format)
+    if args.preview_method != LatentPreviewMethod.NoPreviews:
+        return True
+    queued = PromptServer.instance.prompt_queue.currently_running.values() if run.prompt_id else ()
+    asked: dict[str, Any] = next((extra for _, prompt_id, _, extra, *_ in queued if prompt_id == run.prompt_id), {})
+    return "extra_pnginfo" in asked and asked.get("preview_method") != LatentPreviewMethod.NoPreviews.value
+
+
+def previewer_for(host: ComfyModel) -> LatentPreviewer | None:
+    """ComfyUI's, and the cheap one where it has none by default; None when it cannot show this model's latents."""
+    method = args.preview_method
+    if method == LatentPreviewMethod.NoPreviews:
+        args.preview_method = LatentPreviewMethod.Latent2RGB
+    try:
+        return get_previewer(host.device, host.latent_format)
+    finally:
+        args.preview_method = method
+
+
+def previews(host: ComfyModel, prompts: Prompts, settings: Settings, show: Show) -> OnProgress:
+    """Shows the first forget and the first retain prompt while training; nothing where ComfyUI cannot show this model's
+    latents.
+    """
+    previewer = previewer_for(host)
     if previewer is None:
         return lambda progress: None
     return Previews(host, previewer, [prompts.forget[0], *prompts.retain[:1]], settings, show)
@@ -109,10 +134,8 @@ class Previews:
 
 
 def studio_for(drawing: ComfyDrawing, cache: PictureCache, base: ModelPatcher, run: Run) -> Studio[ModelPatcher]:
-    """A studio that shows its pictures as they come, unless ComfyUI's previews are off."""
-    if args.preview_method == LatentPreviewMethod.NoPreviews:
-        return Studio(drawing, cache)
-    return ShowingStudio(drawing, cache, base, run)
+    """A studio that shows its pictures as they come, where previews are wanted."""
+    return ShowingStudio(drawing, cache, base, run) if wanted(run) else Studio(drawing, cache)
 
 
 class ShowingStudio(Studio[ModelPatcher]):

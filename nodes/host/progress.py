@@ -38,7 +38,7 @@ def training_progress(node_id: str | None, notes: list[str]) -> Callable[[Progre
         figures = progress.figures if progress.loss is None else {"loss": progress.loss, **progress.figures}
         told = [f"{name} {value:.4g}" for name, value in figures.items()]
         now = ", ".join([pace.line(progress.phase, progress.step, progress.steps), *told])
-        show("\n".join([*notes, now]), node_id)
+        show("\n".join([now, *notes]), node_id)
 
     return on_progress
 

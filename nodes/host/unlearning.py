@@ -57,7 +57,7 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         sources = bank_sources(method.needs, prompts, settings.bank, latents)
         check_sizes(sources, empty_latent(model, *settings.size))
     notes = [*filter(None, [task.remark])]
-    show("\n".join([*notes, "preparing the model"]), node_id)
+    show("\n".join(["preparing the model", *notes]), node_id)
     with interruptible(node_id), torch.inference_mode(False), torch.enable_grad(), opened(model, clip, method) as host:
         trains = isinstance(method, GradientMethod)
         protected = protected_directions(host, settings, prompts) if trains else UNPROTECTED
@@ -67,7 +67,7 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         with watched(host, method, prompts, settings, node_id, notes) as progress:
             patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
     notes += filter(None, [stopped_remark(patch.record), rounding_warning(model, patch, 1.0)])
-    show("\n".join([*notes, f"done: {patch.record.title}"]), node_id)
+    show("\n".join([f"done: {patch.record.title}", *notes]), node_id)
     return apply_patch(model, patch, 1.0), patch
 
 

@@ -12,7 +12,7 @@ from ...unlearning_core.prompts import Prompts
 from ...unlearning_core.settings import Settings
 from .live import Curve, running, send_pairs
 from .model import ComfyModel
-from .preview import previews
+from .preview import previews, wanted
 from .progress import training_progress
 from .stopping import stoppable
 
@@ -27,9 +27,10 @@ def watched(
         yield text
         return
     run = running(node_id)
-    curve, pictures = Curve(run), previews(host, prompts, settings, partial(send_pairs, run))
+    curve = Curve(run)
+    pictures = [previews(host, prompts, settings, partial(send_pairs, run))] if wanted(run) else []
     with stoppable(run) as end_early:
-        told: tuple[OnProgress, ...] = (text, curve, pictures, end_early)
+        told: tuple[OnProgress, ...] = (text, curve, *pictures, end_early)
 
         def on_progress(progress: Progress) -> None:
             for each in told:

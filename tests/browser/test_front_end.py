@@ -305,7 +305,7 @@ def test_results_stay_in_their_groups(page: Page, vue: bool, tmp_path: Path) -> 
 @pytest.mark.parametrize("vue", [False, True])
 def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: bool, tmp_path: Path) -> None:
     set_vue(page, vue)
-    page.evaluate("app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'latent2rgb')")
+    page.evaluate("app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'default')")
     open_workflow(page, QUICKSTART)
     set_widgets(page, "UnlearnConcept", retain_prompts="a frog", thoroughness="custom")
     set_widgets(page, "UnlearnConcept", steps=9_000 + vue, batch_size=1, runs=1, run_steps=2)

@@ -7,7 +7,7 @@ import time
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import graphs
@@ -96,6 +96,27 @@ def test_the_curve_has_every_loss(pack: Pack, sent: list[dict[str, Any]], model:
     curves = [content for content in sent if "losses" in content]
     assert [content["training"] for content in curves] == [True] * (len(curves) - 1) + [False]
     assert (len(curves[-1]["losses"]), curves[-1]["step"], curves[-1]["steps"]) == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("extra", "wanted"),
+    [
+        ({"extra_pnginfo": {}}, True),
+        ({"extra_pnginfo": {}, "preview_method": "none"}, False),
+        ({}, False),  # without a page
+    ],
+)
+def test_a_page_has_previews_unless_it_asks_for_none(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], wanted: bool
+) -> None:
+    preview, run = pack("nodes.host.preview"), pack("nodes.host.live").Run("mine", "1")
+    running = {0: (0, "another", {}, {"extra_pnginfo": {}}, []), 1: (1, "mine", {}, extra, [])}
+    queue = SimpleNamespace(currently_running=running)
+    monkeypatch.setattr(preview, "PromptServer", SimpleNamespace(instance=SimpleNamespace(prompt_queue=queue)))
+    set_previews(pack, monkeypatch, "NoPreviews")
+    assert preview.wanted(run) is wanted
+    set_previews(pack, monkeypatch, "Latent2RGB")
+    assert preview.wanted(run)
 
 
 def test_without_deltas_the_base_predicts(pack: Pack, model: Any, clip: Any) -> None:
