@@ -110,7 +110,10 @@ def test_a_page_has_previews_unless_it_asks_for_none(
     pack: Pack, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], wanted: bool
 ) -> None:
     preview, run = pack("nodes.host.preview"), pack("nodes.host.live").Run("mine", "1")
-    running = {0: (0, "another", {}, {"extra_pnginfo": {}}, []), 1: (1, "mine", {}, extra, [])}
+    running: dict[int, tuple[Any, ...]] = {
+        0: (0, "another", {}, {"extra_pnginfo": {}}, []),
+        1: (1, "mine", {}, extra, []),
+    }
     queue = SimpleNamespace(currently_running=running)
     monkeypatch.setattr(preview, "PromptServer", SimpleNamespace(instance=SimpleNamespace(prompt_queue=queue)))
     set_previews(pack, monkeypatch, "NoPreviews")
