@@ -5,7 +5,7 @@
 import { app } from "../../scripts/app.js";
 import { isMeasuring, isOurs, optionsOf } from "./nodes.js";
 
-const HEIGHT = 85;
+const HEIGHT = 70;
 const MEASURED_HEIGHT = 75;
 const LOW = { names: 45, attacks: 45 }; // boxes of few lines
 const CAPTION = { x: 16, y: 8, font: "11px sans-serif" };
