@@ -8,8 +8,8 @@ let current; // the run that works now
 const queuePrompt = api.queuePrompt;
 api.queuePrompt = async function (...given) {
   const answer = await queuePrompt.apply(this, given);
-  const [, { workflow }] = given;
-  if (workflow?.id) sessionStorage.setItem(PREFIX + answer.prompt_id, workflow.id);
+  const id = given[1]?.workflow?.id; // other packs queue too, some without a workflow
+  if (id) sessionStorage.setItem(PREFIX + answer.prompt_id, id);
   return answer;
 };
 api.addEventListener("execution_start", ({ detail }) => (current = detail.prompt_id));
