@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -13,8 +11,8 @@ from comfy_api.latest import io
 from ..unlearning_core.prompts import clashing, left_out
 from ..unlearning_core.recipe import Recipe, Run
 from .host.checks import Inputs, check_given, checked
-from .host.folders import RECIPES
-from .sockets import UnlearningPatch
+from .host.folders import RECIPES, chosen_file, file_state
+from .inputs import unlearning_outputs
 
 
 class UnlearnFromRecipe(io.ComfyNode):
@@ -42,17 +40,13 @@ class UnlearnFromRecipe(io.ComfyNode):
                     "there, and press R.",
                 ),
             ],
-            outputs=[
-                io.Model.Output(display_name="MODEL", tooltip="The model with the patch at strength 1."),
-                UnlearningPatch.Output(display_name="PATCH", tooltip="The trained change, to save."),
-            ],
+            outputs=unlearning_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def fingerprint_inputs(cls, recipe_file: str, **inputs: Any) -> Any:
-        status = os.stat(folder_paths.get_full_path_or_raise(RECIPES, recipe_file))
-        return [status.st_mtime_ns, status.st_size]
+        return file_state(RECIPES, recipe_file)
 
     @classmethod
     @checked("recipe_file")
@@ -74,10 +68,7 @@ def read_run(file: str) -> tuple[Recipe, Run]:
     """A recipe's file, and the run that it asks for. Raises ValueError, which names the file, for one that cannot be
     read or used.
     """
-    path = folder_paths.get_full_path(RECIPES, file)
-    if path is None:
-        raise ValueError(f"recipe file {file}: not found beside the patches; refresh the list (R) and choose again")
-    recipe = Recipe.load(Path(path))
+    recipe = Recipe.load(chosen_file(RECIPES, file, "recipe file", "beside the patches"))
     try:
         run = recipe.run
         run.method.check_settings(run.settings)

@@ -74,6 +74,14 @@ def patch_input(tooltip: str = "The patch under test, for its prompts.") -> io.I
     return UnlearningPatch.Input("patch", optional=True, tooltip=tooltip)
 
 
+def unlearning_outputs() -> list[io.Output]:
+    """What a node that makes a model forget gives."""
+    return [
+        io.Model.Output(display_name="MODEL", tooltip="The model with the patch at strength 1."),
+        UnlearningPatch.Output(display_name="PATCH", tooltip="The trained change, to save."),
+    ]
+
+
 def seed_input() -> io.Input:
     """First seed."""
     return io.Int.Input(

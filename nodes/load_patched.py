@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from .host.checks import Inputs, Least, check_given, checked
+from .host.folders import chosen_file, file_state
 from .host.progress import show
 from .sockets import UnlearningPatch
 
@@ -57,23 +57,16 @@ class LoadPatchedModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, patch_file: str, **inputs: Any) -> Any:
-        status = os.stat(folder_paths.get_full_path_or_raise("loras", patch_file))
-        return [status.st_mtime_ns, status.st_size, *inputs.values()]
+        return [*file_state("loras", patch_file), *inputs.values()]
 
     @classmethod
     @checked("patch_file")
     def validate_inputs(cls, inputs: Inputs) -> None:
         if "patch_file" not in inputs:
             return
-        patch_file = inputs["patch_file"]
-        path = folder_paths.get_full_path("loras", patch_file)
-        if path is None:
-            raise ValueError(
-                f"patch file {patch_file}: not found in the loras folders; refresh the list (R) and choose again"
-            )
         from ..unlearning_core.patch import Record
 
-        Record.read(Path(path))
+        Record.read(chosen_file("loras", inputs["patch_file"], "patch file", "in the loras folders"))
 
     @classmethod
     def execute(cls, model: ModelPatcher, patch_file: str, strength: float, check_base: bool) -> io.NodeOutput:

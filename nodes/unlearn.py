@@ -15,8 +15,7 @@ from ..unlearning_core.presets import CHOICES, PRESETS, START, SUMMARIES, Preset
 from ..unlearning_core.prompts import DEFAULT_RETAIN, Prompts, clashing, left_out, lines
 from ..unlearning_core.settings import CUSTOM, Settings
 from .host.checks import Inputs, check_given, checked
-from .inputs import number_input, tooltip
-from .sockets import UnlearningPatch
+from .inputs import number_input, tooltip, unlearning_outputs
 
 METHOD_DEFAULT = "method default"
 SETTINGS = {spec.name: spec for spec in fields(Settings) if spec.metadata}
@@ -135,10 +134,7 @@ class UnlearnConcept(io.ComfyNode):
                     "prompt, or any number for a single prompt.",
                 ),
             ],
-            outputs=[
-                io.Model.Output(display_name="MODEL", tooltip="The model with the patch at strength 1."),
-                UnlearningPatch.Output(display_name="PATCH", tooltip="The trained change, to save."),
-            ],
+            outputs=unlearning_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 

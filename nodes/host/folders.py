@@ -38,6 +38,20 @@ def add_model_folders() -> None:
         folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
 
 
+def file_state(kind: str, file: str) -> list[int]:
+    """What changes when a chosen file is written again."""
+    status = os.stat(folder_paths.get_full_path_or_raise(kind, file))
+    return [status.st_mtime_ns, status.st_size]
+
+
+def chosen_file(kind: str, file: str, what: str, where: str) -> Path:
+    """The place of a file that a list of this kind named. Raises ValueError when it is there no more."""
+    path = folder_paths.get_full_path(kind, file)
+    if path is None:
+        raise ValueError(f"{what} {file}: not found {where}; refresh the list (R) and choose again")
+    return Path(path)
+
+
 def model_folders(kind: str) -> list[Path]:
     """Where ComfyUI looks for models of one kind, such as lpips."""
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
