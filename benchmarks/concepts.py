@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.contenders import SAMPLING, Contender, preset_row, settings_of
+from benchmarks.sharing import start_log
 from benchmarks.tasks import object_task
-from benchmarks.world import DOCS, start_log
+from benchmarks.world import DOCS
 from unlearning_core.hosts.families import load
 from unlearning_core.hosts.pictures import draw
 from unlearning_core.methods import Method
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SEEDS = range(1000, 1004)
 OVW = Contender("OVW", "ovw")
-LONG = 300  # steps, 15 for each of the twenty concepts
+SHORT = 80  # steps, one for each forget prompt
 FORGOTTEN, KEPT = list(CONCEPTS)[:20], list(CONCEPTS)[20:]
 PAGE = """# Many concepts
 
@@ -124,9 +125,9 @@ def main() -> None:
     start_log()
     bench = Bench()
     presets = [PRESETS[name] for name in ("quick", "balanced")]
-    rows = [bench.many(each.name, each.objective, settings_of(preset_row(each), {}, 0)) for each in presets]
-    long = replace(settings_of(preset_row(presets[-1]), {}, 0), steps=LONG)
-    rows.append(bench.many(f"{presets[-1].name}, {LONG} steps", presets[-1].objective, long))
+    settings = [settings_of(preset_row(each), {}, 0, len(many_prompts().forget)) for each in presets]
+    rows = [bench.many(each.name, each.objective, its) for each, its in zip(presets, settings, strict=True)]
+    rows.append(bench.many(f"balanced, {SHORT} steps", presets[-1].objective, replace(settings[-1], steps=SHORT)))
     page = PAGE.format(
         sampling=settings_line(SAMPLING.settings()),
         forgotten=", ".join(FORGOTTEN),

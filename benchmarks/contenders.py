@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unlearning_core.methods import METHODS, GradientMethod, Method
-from unlearning_core.presets import PRESETS, PROTECTED, Preset
+from unlearning_core.presets import PRESETS, PROTECTED, Preset, preset_named
 from unlearning_core.sampling import Sampling
-from unlearning_core.settings import Settings
+from unlearning_core.settings import CUSTOM, Settings
 
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; their learning rate is the middle one
@@ -42,13 +42,14 @@ class Contender:
 
 def preset_row(preset: Preset) -> Contender:
     """A preset as it is, in one group of one setting."""
+    decided = preset.values(forget=1)
     return Contender(
         preset.name.capitalize(),
         preset.method,
         dict(preset.options),
-        preset.values,
+        decided,
         outer=("learning_rate", (LEARNING_RATE,)),
-        inner=("steps", (preset.values["steps"],)),
+        inner=("steps", (decided["steps"],)),
     )
 
 
@@ -73,15 +74,15 @@ CONTENDERS = [
 ]
 
 
-def method_of(contender: Contender, setting: dict[str, float]) -> Method:
+def method_of(contender: Contender, setting: Mapping[str, float]) -> Method:
     """The method with the options of its row and of the setting."""
     kind = METHODS[contender.method]
     options = {name: setting[name] for name in (spec.name for spec in fields(kind)) if name in setting}
     return kind(**contender.options, **options)
 
 
-def settings_of(contender: Contender, setting: dict[str, float], seed: int) -> Settings:
-    """The row's settings, or else the method's own weights, at the shipped model's size."""
+def settings_of(contender: Contender, setting: Mapping[str, float], seed: int, forget: int = 1) -> Settings:
+    """The row's settings for so many forget prompts, or else the method's own weights, at the shipped model's size."""
     own = {
         "steps": int(setting.get("steps", 1)),
         "learning_rate": setting.get("learning_rate", LEARNING_RATE),
@@ -89,4 +90,6 @@ def settings_of(contender: Contender, setting: dict[str, float], seed: int) -> S
         "height": SAMPLING.height,
         "weights": METHODS[contender.method].weights,
     }
-    return Settings(**{**own, **contender.settings, "seed": seed})
+    preset = preset_named(contender.settings.get("preset", CUSTOM))
+    decided = {"steps": preset.values(forget)["steps"]} if preset else {}
+    return Settings(**{**own, **contender.settings, **decided, "seed": seed})

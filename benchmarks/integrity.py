@@ -18,8 +18,9 @@ from typing import Any
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender
 from benchmarks.keeping import CACHE, kept
 from benchmarks.report import write_csv, write_report
+from benchmarks.sharing import add_machine, start_log, workers
 from benchmarks.tasks import Task, object_task, style_task
-from benchmarks.world import DOCS, add_machine, found, shared_world, start_log, training_seeds, workers
+from benchmarks.world import DOCS, found, shared_world, training_seeds
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     costs = {(task.name, each.name): world.kept_cost(task, each) for task in tasks for each in CONTENDERS}
     write_report(
         [row | costs[row["task"], row["name"]] for row in rows],
-        kept("scale", world.made_with(), world.scale),
+        kept("scale", world.shared(), world.scale),
         {**SAMPLING.settings(), "precision": "float32", "LPIPS backbone": "alex"},
         DOCS,
     )

@@ -77,7 +77,9 @@ def measure_previews() -> dict[str, float]:
     inputs = graph(ALONE, seed=0)[UNLEARN]["inputs"]
     prompts = core["prompts"].Prompts.parse(*(inputs[name] for name in BOXES))
     preset = core["presets"].PRESETS[inputs["thoroughness"]]
-    settings = core["settings"].Settings(**{**{name: inputs[name] for name in preset.free}, **preset.values})
+    settings = core["settings"].Settings(
+        **{**{name: inputs[name] for name in preset.free}, **preset.values(len(prompts.forget))}
+    )
     model, clip = tiny.load_model(core["tiny"].MODEL), tiny.load_clip(core["tiny"].MODEL)
     opened = pack("nodes.host.unlearning").opened(model, clip, preset.objective)
     with torch.inference_mode(False), torch.enable_grad(), opened as host:

@@ -51,8 +51,9 @@ INTRODUCTION = """# What forgetting costs
 
 Written by `python -m benchmarks.integrity` on the shipped model. Each method has twelve settings, three groups of four
 from weak to strong; the first of a group with a UA of at least 95 % represents the group, and of these the one with the
-lowest integrity loss is compared. Both choices are made on other seeds than those below, of the same prompts. A figure
-is the mean over training seeds, with the lowest and highest in brackets where they differ; closed forms draw nothing at
+lowest integrity loss is compared, or the next stronger one of its group, until the mean UA over three training seeds is
+95 % too. All choices are made on other pictures than those below, of the same prompts and training seeds. A figure is
+the mean over training seeds, with the lowest and highest in brackets where they differ; closed forms draw nothing at
 random. A method marked * did not reach 95 %, so its integrity loss is not at equal forgetting.
 
 UA: share of 96 forget pictures that no longer show the concept (if all do, the true share is 96 % or more). IRA, CRA:

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, preset_row
 from benchmarks.keeping import kept
 from benchmarks.report import devices
+from benchmarks.sharing import add_machine, start_log, workers
 from benchmarks.tasks import object_task
-from benchmarks.world import DOCS, World, add_machine, found, shared_world, start_log, training_seeds, workers
+from benchmarks.world import DOCS, World, found, shared_world, training_seeds
 from unlearning_core.attacks import Attack
 from unlearning_core.attacks.base import Host, Scene, judged_by
 from unlearning_core.attacks.base import Task as AttackTask
@@ -40,7 +41,7 @@ from unlearning_core.presets import PRESETS
 from unlearning_core.prompts import quoted
 from unlearning_core.reports.tables import markdown_table, settings_line
 
-NAMES = ("Quick", "Balanced", "Thorough", "OVW", "OVW, protected", "ESD-x", "UCE")
+NAMES = ("Quick", "Balanced", "Thorough", "OVW", "OVW, protected", "Saddle, protected", "ESD-x", "UCE")
 THOROUGH = preset_row(PRESETS["thorough"])
 FEW = replace(THOROUGH, name="Thorough, 8 adversaries", settings={**THOROUGH.settings, "adversaries": 8})
 ATTACKED = [FEW, *(contender for contender in reversed(CONTENDERS) if contender.name in NAMES)]  # the longest first
@@ -120,7 +121,7 @@ def control(device: str) -> list[Row]:
         UNSEEN: lambda: seen(world, scene_of(world).reversed()),
     }
     return [
-        {"name": name, "seed": 0, "integrity": 0.0, **kept(f"attacks {name}", made_with(world), make)}
+        {"name": name, "seed": 0, "integrity": 0.0, **kept(f"attacks {name}", made_with(world.shared()), make)}
         for name, make in attack.items()
     ]
 
@@ -137,13 +138,13 @@ def attacked(job: tuple[Contender, int], device: str) -> Row:
             return seen(world, scene)
 
     measured = world.row(TASK, contender, seed)
-    shown = kept(f"attacks {contender.name} {seed}", made_with(world, contender), attack)
+    shown = kept(f"attacks {contender.name} {seed}", made_with(world.made_with(contender, TASK, setting)), attack)
     return {"name": contender.name, "seed": seed, "integrity": measured["integrity"], **shown}
 
 
-def made_with(world: World, contender: Contender | None = None) -> str:
+def made_with(world: str) -> str:
     """What figures depend on, besides the code."""
-    return f"{world.made_with(contender)} {ATTACKS!r} {ATTACK_TASK!r}"
+    return f"{world} {ATTACKS!r} {ATTACK_TASK!r}"
 
 
 @cache

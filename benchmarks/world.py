@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -57,36 +56,14 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-WORKERS = 2  # processes of one thread each, on a CPU of two cores
 SEARCH_SAMPLING = Sampling(steps=15, cfg=3.0, width=128, height=128)
+SEARCH_TRAININGS = range(3)  # training seeds that a setting has to forget with, in the mean
 SEARCH_SEED = 500  # of the search's pictures; the comparison's start at 1000
 SEEDS = range(1000, 1002)  # of the retain pictures, the first of the forget pictures too
 OTHER_SEEDS = range(2000, 2004)  # of the pictures that they are compared with as a set
 ENOUGH = 0.95  # UA at which methods are compared
+UNSET: Mapping[str, float] = MappingProxyType({})
 STRENGTHS = (0.5, 0.75, 1.0, 1.25)  # of the trade-off curve
-
-
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `workers`."""
-    parser.add_argument("--device", default="cpu", help="where networks compute, as torch names it; costs are a CPU's")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="processes, of one thread each")
-
-
-def workers(args: argparse.Namespace) -> ProcessPoolExecutor:
-    """Processes that share the machine."""
-    return ProcessPoolExecutor(args.workers, get_context("spawn"), initializer=one_thread)
-
-
-def start_log() -> None:
-    """Progress on stderr, with the time."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-
-
-def one_thread() -> None:
-    """For a process that shares the machine with another."""
-    torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False  # else convolutions on a GPU are not fp32's
-    start_log()
 
 
 @cache
@@ -148,7 +125,8 @@ class World:
     def row(self, task: Task, contender: Contender, seed: int) -> dict[str, Any]:
         """A method's row of one training seed."""
         found, name = self.found(task, contender), f"{task.name} {contender.name} {seed}"
-        figures = kept(name, self.made_with(contender), partial(self.run, task, contender, found["setting"], seed))
+        made_with = self.made_with(contender, task, found["setting"])
+        figures = kept(name, made_with, partial(self.run, task, contender, found["setting"], seed))
         log.info("%s: %s", name, {key: figures[key] for key in ("ua", "integrity")})
         row = {"task": task.name, "name": contender.name, "seed": seed, "reached": figures["ua"] >= ENOUGH}
         return {**row, **found, **figures}
@@ -157,22 +135,37 @@ class World:
         """What the search chose for a task's method; a preset has one setting, and is not searched."""
         settings = [setting for group in contender.groups() for setting in group]
         if len(settings) == 1:
-            return {"setting": settings[0]}
-        name = f"{task.name} {contender.name} search"
-        return kept(name, self.made_with(contender), lambda: search(self, task, contender))
+            return {"setting": {**settings[0], "steps": settings_for(task, contender, settings[0], 0).steps}}
+        name, made_with = f"{task.name} {contender.name} search", self.made_with(contender, task)
+        first = kept(name, made_with, lambda: search(self, task, contender))
+        if not contender.trains:
+            return first
+        return kept(f"{name}, more seeds", made_with, lambda: self.steadied(task, contender, first["setting"]))
+
+    def steadied(self, task: Task, contender: Contender, setting: dict[str, float]) -> dict[str, Any]:
+        """That setting, or the next one of its group with which several training seeds forget enough in the mean."""
+        group = next(group for group in contender.groups() if setting in group)
+        for stronger in group[group.index(setting) :]:
+            patches = [self.unlearned(task, contender, stronger, seed) for seed in SEARCH_TRAININGS]
+            ua = fmean(self.forgotten(task, self.patched(patch, SEARCH_SAMPLING)) for patch in patches)
+            log.info("%s, %s: %s, UA %.3f of %d trainings", task.name, contender.name, stronger, ua, len(patches))
+            if ua >= ENOUGH:
+                return {"setting": stronger, "reached": True}
+        return {"setting": stronger, "reached": False}
 
     def kept_cost(self, task: Task, contender: Contender) -> dict[str, Any]:
         """What that setting costs."""
         name, setting = f"{task.name} {contender.name} cost", self.found(task, contender)["setting"]
-        return kept(name, self.made_with(contender), lambda: self.cost(task, contender, setting))
+        return kept(name, self.made_with(contender, task, setting), lambda: self.cost(task, contender, setting))
 
-    def made_with(self, contender: Contender | None = None) -> str:
-        """What figures depend on, besides the code."""
-        shared = [repr(SAMPLING), repr(SEARCH_SAMPLING), repr(ENOUGH), self.weights]
-        if contender is None:
-            return " ".join(shared)
-        method = method_of(contender, {})
-        return " ".join([*shared, repr(contender), repr(method), repr(settings_of(contender, {}, 0))])
+    def shared(self) -> str:
+        """What all figures depend on, besides the code."""
+        return " ".join([repr(SAMPLING), repr(SEARCH_SAMPLING), repr(ENOUGH), self.weights])
+
+    def made_with(self, contender: Contender, task: Task, setting: Mapping[str, float] = UNSET) -> str:
+        """What the figures of a row with this setting, or of the search for one, depend on besides the code."""
+        settings = settings_for(task, contender, setting, 0)
+        return " ".join([self.shared(), repr(contender), repr(method_of(contender, setting)), repr(settings)])
 
     def weakest(
         self, task: Task, contender: Contender, group: list[dict[str, float]]
@@ -203,7 +196,7 @@ class World:
     def solve(self, task: Task, contender: Contender, setting: dict[str, float]) -> UnlearningPatch:
         """A closed form's patch."""
         method = method_of(contender, setting)
-        return unlearn(self.model, method, task.prompts, settings_of(contender, setting, 0))
+        return unlearn(self.model, method, task.prompts, settings_for(task, contender, setting, 0))
 
     def train(
         self,
@@ -216,7 +209,7 @@ class World:
         """One training on a shared bank; `look` may take the patch after every step."""
         method = method_of(contender, setting)
         assert isinstance(method, GradientMethod)
-        settings = settings_of(contender, setting, seed)
+        settings = settings_for(task, contender, setting, seed)
         deltas = reached_deltas(self.model, settings, task.prompts, Reporter())
         base = Fingerprint.of(self.model.weights())
         wordings = self.wordings(task, settings)
@@ -370,6 +363,11 @@ class World:
     def count_call(self, *_: Any) -> None:
         """A hook of the network."""
         self.calls += 1
+
+
+def settings_for(task: Task, contender: Contender, setting: Mapping[str, float], seed: int) -> Settings:
+    """Of a row, for as many forget prompts as the task has."""
+    return settings_of(contender, setting, seed, len(task.prompts.forget))
 
 
 def training_key(task: Task, contender: Contender, setting: dict[str, float], seed: int) -> str:

@@ -180,8 +180,8 @@ def hides() -> dict[str, dict[str, list[str]]]:
 
 def hidden_by(preset: Preset) -> list[str]:
     """The settings that a preset decides, and those that its method does not use."""
-    unused = preset.kind.unused_settings(bool(preset.values["wordings"]))
-    return sorted(({*preset.values} - {"preset"}) | {*unused})
+    decided = preset.values(forget=1)
+    return sorted(({*decided} - {"preset"}) | {*preset.kind.unused_settings(bool(decided["wordings"]))})
 
 
 def method_tooltip() -> str:
@@ -213,7 +213,8 @@ def chosen(method: Inputs, inputs: Inputs) -> tuple[Method, Settings]:
     """
     thoroughness = inputs.get("thoroughness", CUSTOM)
     if preset := preset_named(thoroughness):
-        return preset.objective, settings_of(preset.kind, {**inputs, **preset.values})
+        decided = preset.values(len(lines(inputs.get("forget_prompts", ""))))
+        return preset.objective, settings_of(preset.kind, {**inputs, **decided})
     kind = METHODS[method["method"]]
     objective = kind(**{key: value for key, value in method.items() if key != "method"})
     return objective, settings_of(kind, {**inputs, "preset": thoroughness})

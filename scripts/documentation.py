@@ -91,8 +91,9 @@ def preset_table() -> list[str]:
 
 def values_of(preset: Preset) -> str:
     """The method, and what differs from its defaults and those of the settings."""
-    chosen = {**preset.options, **preset.settings}
-    return ", ".join([f"`{preset.method}`", *(f"{name} {_written(value)}" for name, value in chosen.items())])
+    chosen = [f"{name} {_written(value)}" for name, value in {**preset.options, **preset.settings}.items()]
+    each = [f"{preset.steps_each} steps for each forget prompt where these are more"] if preset.steps_each else []
+    return ", ".join([f"`{preset.method}`", *chosen, *each])
 
 
 def attack_table() -> list[str]:

@@ -25,6 +25,7 @@ class Preset:
     method: str  # its name in the registry
     options: Mapping[str, float] = field(default_factory=dict)  # of the method, beside its defaults
     settings: Mapping[str, Any] = field(default_factory=dict)  # fields of `Settings`
+    steps_each: int = 0  # training steps for each forget prompt, where these are more than its steps
 
     @property
     def kind(self) -> type[Method]:
@@ -41,12 +42,11 @@ class Preset:
         """The settings that it leaves to the user."""
         return (*FREE, *FREE_OF_LORA) if self.kind.low_rank else FREE
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """Every setting that it decides: all but free ones."""
+    def values(self, forget: int) -> dict[str, Any]:
+        """Every setting that it decides, all but free ones, for so many forget prompts."""
         defaults = asdict(Settings(weights=self.kind.weights, preset=self.name))
-        decided = {name: value for name, value in defaults.items() if name not in self.free}
-        return {**decided, **self.settings}
+        decided = {name: value for name, value in {**defaults, **self.settings}.items() if name not in self.free}
+        return {**decided, "steps": max(decided["steps"], self.steps_each * forget)}
 
 
 PROTECTED = {"protect": 0.01, "wordings": 8}
@@ -66,6 +66,7 @@ PRESETS = {
             method="ovw",
             options={"help_weight": 5.0},
             settings={**PROTECTED, "steps": 80},
+            steps_each=8,
         ),
         Preset(
             "thorough",

@@ -11,7 +11,7 @@ from .files import check_writable, read_text, write_atomically
 from .methods import METHODS, Method, name_of
 from .patch import Record
 from .presets import preset_named
-from .prompts import ARROW, Prompts
+from .prompts import ARROW, Prompts, lines
 from .settings import CUSTOM, Settings
 from .typed import read
 
@@ -59,7 +59,7 @@ class Recipe:
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """From a file, with the values of the preset that it names.
+        """From a file.
 
         Raises OSError when it cannot be read, ValueError, which names file and key, when it is no recipe.
         """
@@ -69,8 +69,8 @@ class Recipe:
             settings = {name: table.pop(name) for name in [*table] if name in SETTINGS}
             if "settings" in table:
                 raise ValueError("'settings' is unknown; write steps and the others beside model and method")
-            recipe = read(cls, {**table, "settings": settings})
-            return recipe.over(of_preset(settings.get("preset", CUSTOM)))
+            preset_named(settings.get("preset", CUSTOM))
+            return read(cls, {**table, "settings": settings})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -92,15 +92,25 @@ class Recipe:
             other, **{**said, "method": method, "options": options, "settings": {**other.settings, **self.settings}}
         )
 
+    def completed(self, preset: str | None = None) -> Recipe:
+        """With the values of the preset that it names, or with those of another one in the place of its own.
+
+        Raises ValueError for an unknown preset.
+        """
+        named = preset or self.settings.get("preset", CUSTOM)
+        decided = of_preset(named, len(lines("\n".join(self.forget or []))))
+        return decided.over(self) if preset else self.over(decided)
+
     @property
     def run(self) -> Run:
         """What it asks for, on any model. Raises ValueError for a missing method, and as `Prompts` and `Settings`."""
-        if self.method is None:
+        whole = self.completed()
+        if whole.method is None:
             raise ValueError(f"method: missing; choose one of {', '.join(METHODS)}")
-        kind, boxes = METHODS[self.method], (self.forget, self.overwrite, self.retain)
-        settings = {"weights": kind.weights, **self.settings}
+        kind, boxes = METHODS[whole.method], (self.forget, self.overwrite, self.retain)
+        settings = {"weights": kind.weights, **whole.settings}
         return Run(
-            read(kind, self.options), Prompts.parse(*("\n".join(box or []) for box in boxes)), read(Settings, settings)
+            read(kind, whole.options), Prompts.parse(*("\n".join(box or []) for box in boxes)), read(Settings, settings)
         )
 
     def values(self) -> dict[str, Any]:
@@ -126,12 +136,12 @@ def training(method: Method, prompts: Prompts, settings: Settings) -> Recipe:
     )
 
 
-def of_preset(name: str) -> Recipe:
-    """What a preset gives; CUSTOM gives nothing. Raises ValueError for an unknown name."""
+def of_preset(name: str, forget: int) -> Recipe:
+    """What a preset gives for so many forget prompts; CUSTOM gives nothing. Raises ValueError for an unknown name."""
     preset = preset_named(name)
     if preset is None:
         return Recipe(settings={"preset": name})
-    return Recipe(method=preset.method, options=asdict(preset.objective), settings=preset.values)
+    return Recipe(method=preset.method, options=asdict(preset.objective), settings=preset.values(forget))
 
 
 def recorded(record: Record) -> str:

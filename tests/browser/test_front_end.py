@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_end import ALL, KNOWN, QUICKSTART, captions, open_workflow, read, reload, set_vue, set_widgets
+from front_end import ALL, KNOWN, QUICKSTART, another_graph, captions, open_workflow, read, reload, set_vue, set_widgets
 from node_pages import node_pages
 from playwright.sync_api import Page, expect
 from workflow_files import Workflow
@@ -44,8 +44,9 @@ def open_template(page: Page, workflow: Workflow) -> None:
     """Open a workflow as somebody does in the template browser."""
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_role("button", name=PACK).click()
-    page.get_by_test_id(f"template-workflow-{workflow.title}").click()
-    page.wait_for_function("id => app.graph.id === id", arg=read(workflow.file)["id"])
+    with another_graph(page):
+        page.get_by_test_id(f"template-workflow-{workflow.title}").click()
+    assert page.evaluate("app.graph.id") == read(workflow.file)["id"]
 
 
 def places(page: Page, vue: bool) -> dict[str, list[float]]:
@@ -280,8 +281,7 @@ def test_figures_in_a_subgraph_are_out_of_date_by_what_is_outside(page: Page) ->
         page.evaluate(CHECK_STATE)
         assert page.evaluate(f"{figures}.outdated") == ""
         page.evaluate(f"{place}.find(node => node.type === 'UnlearnConcept').widgets[0].value += '!'")
-        page.evaluate(CHECK_STATE)
-        assert page.evaluate(f"{figures}.outdated") == "changed"
+        page.wait_for_function(f"({CHECK_STATE}, {figures}.outdated === 'changed')")
         if place == "app.graph.nodes":
             page.evaluate(
                 "app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => node.type === 'UnlearnConcept')))"

@@ -15,6 +15,7 @@ from unlearning_core.patch import Record
 from unlearning_core.presets import CHOICES, FREE, PRESETS
 from unlearning_core.prompts import held_out
 from unlearning_core.settings import CUSTOM, Settings
+from unlearning_core.tiny.world import CONCEPTS
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
 GIVEN = {name: unlearn()["inputs"][name] for name in FREE}  # what a preset leaves to the node
@@ -31,7 +32,14 @@ def test_a_preset_decides_and_is_in_the_record(server: Server, run_prompt: RunPr
     entry = run_prompt(training("quick", thoroughness="quick", method="esd", weights="all", rank=4, wordings=0))
     record = Record.read(saved_patch(server, entry))
     assert (record.method, record.options) == (quick.method, asdict(quick.objective))
-    assert record.settings == asdict(Settings(**{**GIVEN, **quick.values}))
+    assert record.settings == asdict(Settings(**{**GIVEN, **quick.values(1)}))
+
+
+def test_a_preset_trains_longer_for_many_prompts(server: Server, run_prompt: RunPrompt) -> None:
+    forget = "\n".join(f"{concept} in noto style" for concept in [*CONCEPTS][:11])
+    entry = run_prompt(training("many", thoroughness="balanced", forget_prompts=forget, overwrite_prompt="a star"))
+    balanced = PRESETS["balanced"]
+    assert Record.read(saved_patch(server, entry)).settings["steps"] == 11 * balanced.steps_each
 
 
 def test_without_a_choice_the_widgets_decide(server: Server, run_prompt: RunPrompt) -> None:

@@ -42,11 +42,11 @@ OTHERS: dict[str, Any] = {  # another value of each setting
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=[*PRESETS])
 def test_a_preset_is_one_that_its_method_can_use(preset: Preset) -> None:
-    settings = Settings(**preset.values)
+    settings = Settings(**preset.values(1))
     preset.objective.check_settings(settings)
     assert settings.preset == preset.name
-    assert not {*preset.free} & {*preset.values}
-    assert {name: preset.values[name] for name in preset.settings} == preset.settings
+    assert not {*preset.free} & {*preset.values(1)}
+    assert {name: preset.values(1)[name] for name in preset.settings} == preset.settings
     assert preset.summary
     assert "\n" not in preset.summary
 
@@ -76,14 +76,37 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_line_takes_a_preset(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked(monkeypatch, "--preset", preset.name, "--width", "128")
     assert request.method == preset.objective
-    assert request.settings == Settings(**{**preset.values, "width": 128})
+    assert request.settings == Settings(**{**preset.values(1), "width": 128})
 
 
 def test_what_is_given_beside_a_preset_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked(monkeypatch, "--preset", "balanced", "--steps", "7", "--option", "help_weight=1")
-    assert request.settings == Settings(**{**PRESETS["balanced"].values, "steps": 7})
+    assert request.settings == Settings(**{**PRESETS["balanced"].values(1), "steps": 7})
     assert asdict(request.method) == {"help_weight": 1.0}
     assert asked(monkeypatch, "--preset", "balanced", "--method", "sa").method == METHODS["sa"]()
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=[*PRESETS])
+@pytest.mark.parametrize("forget", [1, 10, 11, 80])
+def test_steps_grow_with_the_forget_prompts(preset: Preset, forget: int) -> None:
+    steps = preset.values(forget)["steps"]
+    assert steps == max(preset.values(1)["steps"], forget * preset.steps_each)
+    assert {**preset.values(1), "steps": steps} == preset.values(forget)
+
+
+def test_the_command_counts_the_forget_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "recipe.toml"
+    prompts = [f"prompt {number}" for number in range(20)]
+    file.write_text(f'preset = "balanced"\nforget = {prompts}\n', encoding="utf-8")
+    each = PRESETS["balanced"].steps_each
+    given = [word for prompt in prompts for word in ("--forget", prompt)]
+    assert asked(monkeypatch, "--preset", "balanced", *given).settings.steps == 21 * each  # `asked` gives one more
+    assert Recipe.load(file).run.settings.steps == 20 * each
+    monkeypatch.setattr(train, "run", lambda args: requests.append(train.parse(args)))
+    requests: list[train.Request] = []
+    main(["train", "--model", str(MODEL), "--recipe", str(file)])
+    assert requests[0].settings.steps == 20 * each
+    assert asked(monkeypatch, "--recipe", str(file)).settings.steps == PRESETS["balanced"].values(1)["steps"]
 
 
 def test_without_a_preset_all_is_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +121,9 @@ def test_a_recipe_may_name_a_preset_and_change_it(tmp_path: Path, monkeypatch: p
     balanced = PRESETS["balanced"]
     request = asked(monkeypatch, "--recipe", str(file))
     assert request.method == balanced.objective
-    assert request.settings == Settings(**{**balanced.values, "steps": 7})
+    assert request.settings == Settings(**{**balanced.values(1), "steps": 7})
     over = asked(monkeypatch, "--recipe", str(file), "--preset", "thorough")
-    assert over.settings == Settings(**PRESETS["thorough"].values)
+    assert over.settings == Settings(**PRESETS["thorough"].values(1))
 
 
 def test_a_recipe_of_an_unknown_preset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +149,7 @@ def model() -> DiffusersModel:
 
 def test_the_patch_tells_the_preset_and_its_values(model: DiffusersModel, tmp_path: Path) -> None:
     quick = PRESETS["quick"]
-    settings = Settings(**{**quick.values, "width": 128, "height": 128})
+    settings = Settings(**{**quick.values(1), "width": 128, "height": 128})
     unlearn(model, quick.objective, PROMPTS, settings).save(tmp_path / "patch.safetensors")
     record = Record.read(tmp_path / "patch.safetensors")
     assert (record.method, record.settings) == (quick.method, asdict(settings))

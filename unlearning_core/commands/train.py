@@ -18,8 +18,8 @@ from ..model import SELECTIONS, DiffusionModel
 from ..presets import CHOICES, SUMMARIES
 from ..processes import current
 from ..prompts import Prompts, all_prompts
-from ..recipe import Recipe, check_recipe_path, of_preset, recipe_path, save_recipe, training
-from ..settings import CUSTOM, Settings
+from ..recipe import Recipe, check_recipe_path, recipe_path, save_recipe, training
+from ..settings import Settings
 from ..unlearn import unlearn
 from .bars import bar, moving
 from .shared import (
@@ -89,9 +89,8 @@ def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises as `Recipe.load`.
     """
-    recipe = read_recipe(args.recipe) if args.recipe else of_preset(CUSTOM)
-    if args.preset:
-        recipe = of_preset(args.preset).over(recipe)
+    recipe = read_recipe(args.recipe) if args.recipe else Recipe()
+    recipe = Recipe(forget=args.forget or None).over(recipe).completed(args.preset)
     return {**recipe.values(), "recipe_options": {recipe.method: recipe.options}}
 
 
