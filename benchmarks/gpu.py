@@ -25,7 +25,9 @@ from benchmarks.true_size import SIZES, StandIn, random_model
 
 SIDES = {"SD1.5": 512, "SDXL": 1024}  # pixels, as these models draw
 BATCHES = (1, 2, 4, 8, 16)
+GRAPHED = (1, 8)  # of these, to see how much of a step is launches
 STEPS, WARM = 16, 8  # that are timed, after so many
+PASSES = 6  # as Python launches them, and as a graph
 RUNS, RUN_STEPS = 4, 4  # of the bank: its pictures do not matter here
 ITERATIONS = 200  # of the two whole runs that are set side by side
 MATRIX = 8192
@@ -144,6 +146,29 @@ class Run:
             host.predict_x0(x, sigma, conds).sum().backward()
         return float(forward.get_total_flops()), float(step.get_total_flops())
 
+    def passes(self, host: Any, batch: int) -> dict[str, float]:
+        """Milliseconds of a forward and a backward pass: as Python launches them, and as one CUDA graph."""
+        deltas = self.core["unlearn"].new_deltas(host, self.settings(1, 1))
+        parameters = [parameter for delta in deltas.values() for parameter in delta.parameters()]
+        x, sigma = host.noise(range(batch), self.side, self.side), host.sigmas(2)[:1].repeat(batch)
+        conds = host.encode(["forget"] * batch)
+
+        def both() -> None:
+            host.predict_x0(x, sigma, conds).sum().backward(inputs=parameters)
+
+        with host.attach(deltas):
+            launched = [timed(both) for _ in range(PASSES)]
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                both()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                both()
+            replayed = [timed(graph.replay) for _ in range(PASSES)]
+        return {"launched ms": 1000 * statistics.median(launched), "graph ms": 1000 * statistics.median(replayed)}
+
     def reference(self, base: Any) -> dict[str, float]:
         """Seconds of one step of the reference loop, with a run of the mean length."""
         from benchmarks.esd_reference import reference_loss
@@ -181,6 +206,7 @@ def measure(pack: Pack, name: str, rate: float) -> dict[str, Any]:
                 print(name, batch, {key: round(value, 3) for key, value in row.items()}, flush=True)
         with run.opened() as host:
             reference = run.reference(host)
+            passes = {batch: run.passes(host, batch) for batch in GRAPHED}
     defaults = run.core["settings"].Settings()
     ours = defaults.runs * defaults.run_steps * seconds + ITERATIONS * rows[1]["step ms"] / 1000
     return {
@@ -192,6 +218,7 @@ def measure(pack: Pack, name: str, rate: float) -> dict[str, Any]:
         "bank ms a latent": 1000 * seconds,
         "batches": rows,
         "reference": reference,
+        "passes": passes,
         "speedup of the whole run": ITERATIONS * reference["step ms"] / 1000 / ours,
     }
 

@@ -41,7 +41,7 @@ from unlearning_core.presets import PRESETS
 from unlearning_core.prompts import quoted
 from unlearning_core.reports.tables import markdown_table, settings_line
 
-NAMES = ("Quick", "Balanced", "Thorough", "OVW", "OVW, protected", "Saddle, protected", "ESD-x", "UCE")
+NAMES = ("Quick", "Balanced", "Thorough", "OVW", "OVW, protected", "ESD-x", "UCE")
 THOROUGH = preset_row(PRESETS["thorough"])
 FEW = replace(THOROUGH, name="Thorough, 8 adversaries", settings={**THOROUGH.settings, "adversaries": 8})
 ATTACKED = [FEW, *(contender for contender in reversed(CONTENDERS) if contender.name in NAMES)]  # the longest first

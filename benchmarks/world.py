@@ -135,7 +135,8 @@ class World:
         """What the search chose for a task's method; a preset has one setting, and is not searched."""
         settings = [setting for group in contender.groups() for setting in group]
         if len(settings) == 1:
-            return {"setting": {**settings[0], "steps": settings_for(task, contender, settings[0], 0).steps}}
+            steps = {"steps": settings_for(task, contender, settings[0], 0).steps}
+            return {"setting": steps if contender.trains else {}}
         name, made_with = f"{task.name} {contender.name} search", self.made_with(contender, task)
         first = kept(name, made_with, lambda: search(self, task, contender))
         if not contender.trains:

@@ -91,9 +91,10 @@ def preset_table() -> list[str]:
 
 def values_of(preset: Preset) -> str:
     """The method, and what differs from its defaults and those of the settings."""
-    chosen = [f"{name} {_written(value)}" for name, value in {**preset.options, **preset.settings}.items()]
-    each = [f"{preset.steps_each} steps for each forget prompt where these are more"] if preset.steps_each else []
-    return ", ".join([f"`{preset.method}`", *chosen, *each])
+    values = {name: _written(value) for name, value in {**preset.options, **preset.settings}.items()}
+    if preset.steps_each:
+        values["steps"] += f" (or {preset.steps_each} for each forget prompt, if that is more)"
+    return ", ".join([f"`{preset.method}`", *(f"{name} {value}" for name, value in values.items())])
 
 
 def attack_table() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
@@ -135,8 +135,8 @@ class ComfyModel:
 
     def _apply(self, x: Tensor, sigma: Tensor, inputs: Sequence[Inputs]) -> Tensor:
         """As `predict_x0`, of inputs that can be concatenated."""
-        joined = comfy.samplers.cond_cat(inputs)
-        batch = {name: value.to(x.device) if isinstance(value, Tensor) else value for name, value in joined.items()}
+        there = {id(entry): _moved(entry, lambda value: value.to(x.device, non_blocking=True)) for entry in inputs}
+        batch = comfy.samplers.cond_cat([there[id(entry)] for entry in inputs])
         options = {
             **self.patcher.model_options["transformer_options"],
             "optimized_attention_override": differentiable_attention,
@@ -176,7 +176,8 @@ class ComfyModel:
         key = (id(cond), x.shape[1:])
         if key not in self._model_conds:
             with torch.no_grad():
-                self._model_conds[key] = cond, self._make_conds(cond, x[:1].detach())
+                made = self._make_conds(cond, x[:1].detach())
+            self._model_conds[key] = cond, _moved(made, _pinned) if self.device.type == "cuda" else made
         inputs = self._model_conds[key][1]
         _forget_oldest(self._model_conds, like=[cond])
         return inputs
@@ -308,6 +309,25 @@ def _forget_oldest(kept: dict[Any, Any], like: Sequence[Any]) -> None:
         del kept[key]
 
 
+def _moved(inputs: Inputs, move: Callable[[Tensor], Tensor]) -> Inputs:
+    """Inputs with their tensors moved; ComfyUI leaves those in lists where they are."""
+    return {
+        name: _with(value, move(value.cond)) if isinstance(value.cond, Tensor) else value
+        for name, value in inputs.items()
+    }
+
+
+def _pinned(value: Tensor) -> Tensor:
+    """In memory that a GPU reads while it works: to copy from other memory is to wait for all that is queued there."""
+    return value.pin_memory() if value.device.type == "cpu" else value
+
+
+def _with(value: CONDRegular, cond: Any) -> CONDRegular:
+    other = copy(value)
+    other.cond = cond
+    return other
+
+
 def _values(places: Sequence[tuple[nn.Module, str]]) -> list[tuple[nn.Module, str, Any]]:
     """Modules' attributes of these names, with what they are now."""
     return [(module, name, getattr(module, name)) for module, name in places]
@@ -340,9 +360,7 @@ def another_text(inputs: Inputs) -> Inputs:
 def _reversed(value: CONDRegular) -> CONDRegular:
     if isinstance(value, CONDConstant):  # of a whole batch
         return value
-    other = copy(value)
-    other.cond = mapped(value.cond, lambda tensor: tensor.flip(-1) if tensor.is_floating_point() else tensor)
-    return other
+    return _with(value, mapped(value.cond, lambda tensor: tensor.flip(-1) if tensor.is_floating_point() else tensor))
 
 
 def concatenable(inputs: Sequence[Inputs]) -> list[list[int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -242,13 +244,19 @@ def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
     assert "ended before it was done" in told
 
 
+def queue(page: Page) -> Callable[[], object]:
+    """Runs the workflow; what it returns waits until that is done."""
+    page.evaluate("window.ended = 0; window.comfyAPI.api.api.addEventListener('execution_success', () => ended++)")
+    page.get_by_test_id("queue-button").click()
+    return partial(page.wait_for_function, "ended > 0", timeout=RUN_MS)
+
+
 def test_a_run_of_another_tab_is_not_shown_in_this_one(page: Page) -> None:
     open_short_quickstart(page)
     set_widgets(page, "RetentionMetric", seed=5)
-    page.evaluate("window.ended = 0; window.comfyAPI.api.api.addEventListener('execution_success', () => ended++)")
-    page.get_by_test_id("queue-button").click()
+    done = queue(page)
     open_template(page, ALL["style"])
-    page.wait_for_function("ended > 0", timeout=RUN_MS)
+    done()
     shown = page.evaluate("app.graph.nodes.find(node => node.figures).figures.element.textContent")
     assert shown == "Run the workflow: the figures come here."
     assert not page.evaluate("app.graph.nodes.some(node => node.live?.element.textContent)")
@@ -294,9 +302,7 @@ def test_results_stay_in_their_groups(page: Page, vue: bool, tmp_path: Path) -> 
     open_template(page, ALL["quickstart"])
     shorten(page)
     set_widgets(page, "RetentionMetric", seed=7 + vue)
-    page.evaluate("window.ended = 0; window.comfyAPI.api.api.addEventListener('execution_success', () => ended++)")
-    page.get_by_test_id("queue-button").click()
-    page.wait_for_function("ended > 0", timeout=RUN_MS)
+    queue(page)()
     page.wait_for_timeout(3000)  # until pictures are there and nodes have grown
     page.screenshot(path=tmp_path / "grown.png")
     check_readable(page, vue)
