@@ -9,6 +9,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from benchmarks.bootstrap import difference, is_clear
@@ -73,6 +74,7 @@ The scale of I: among the base's pictures, another seed of the same prompt gives
 
 OURS = ("OVW", "Saddle")
 BASELINES = ("ESD-x", "SalUn", "SA")
+COLOURS = (*map(colormaps["tab10"], range(10)), "black")
 NO_HELP, PROTECTED = " without L_help", ", protected"
 BLIND = ("frechet other seeds", "frechet drawings", "clip score retain")  # what the first claim says overlooks damage
 
@@ -212,27 +214,37 @@ def draw_methods(rows: Sequence[Row], path: Path) -> None:
         colours = ["#4878a8" if each[0]["reached"] else "#c8c4bc" for each in runs]
         axes.barh(names, values, xerr=[below, above], color=colours, error_kw={"elinewidth": 1})
         axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel(f"{figure_named('integrity').label}; grey: forgets less than 95 %")
+        axes.set_xlabel(f"{figure_named('integrity').label}\ngrey: forgets less than 95 %")
 
     draw_panels(rows, bars, path)
 
 
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
-    """UA against I as the patch's strength grows, with the range over training seeds, a panel for each task."""
+    """UA against I as the patch's strength grows, with the range over training seeds, a panel for each task.
+
+    A method has one colour; protected rows have squares, those without L_help broken lines.
+    """
+    colours = dict(zip(dict.fromkeys(map(plain_name, methods(rows))), COLOURS, strict=False))
 
     def curves(axes: Any, task: str) -> None:
         for name in methods(rows):
             runs = [row["curve"] for row in of(rows, task, name)]
             (x, x_reach), (y, y_reach) = (spread(runs, key) for key in ("integrity", "ua"))
-            line = "--" if NO_HELP in name else "-"
-            axes.errorbar(x, y, xerr=x_reach, yerr=y_reach, fmt=line, marker="o", ms=3, elinewidth=0.7, label=name)
+            line, marker = "--" if NO_HELP in name else "-", "s" if PROTECTED in name else "o"
+            colour = colours[plain_name(name)]
+            axes.errorbar(x, y, y_reach, x_reach, line, marker=marker, color=colour, label=name, ms=4, elinewidth=0.7)
         axes.set_xlabel(figure_named("integrity").label)
-        axes.set_ylabel(figure_named("ua").heading)
+        axes.set_ylabel(figure_named("ua").heading if task == tasks(rows)[0] else "")
         axes.set_xscale("log")
         if task == tasks(rows)[-1]:
             axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
 
     draw_panels(rows, curves, path)
+
+
+def plain_name(name: str) -> str:
+    """The method of a row, without what it was measured with."""
+    return name.removesuffix(NO_HELP).removesuffix(PROTECTED)
 
 
 def spread(runs: Sequence[Sequence[dict[str, float]]], key: str) -> tuple[list[float], list[list[float]]]:
@@ -247,7 +259,7 @@ def spread(runs: Sequence[Sequence[dict[str, float]]], key: str) -> tuple[list[f
 def draw_panels(rows: Sequence[Row], fill: Callable[[Any, str], None], path: Path) -> None:
     """A picture with one panel for each task."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks(rows))), tasks(rows), strict=True):
+    for axes, task in zip(figure.subplots(1, len(tasks(rows)), sharey=True), tasks(rows), strict=True):
         axes.set_title(f"forget {task}")
         axes.spines[["top", "right"]].set_visible(False)
         fill(axes, task)
