@@ -180,6 +180,7 @@ def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path)
     saved = page.evaluate("app.graph.serialize().nodes.find(node => node.type === 'RetentionMetric').widgets_values")
     assert saved[:2] == ["a cat face", "a car"]
     assert not any("integrity" in str(value) for value in saved)
+    say_when_out_of_date(page)
 
 
 HAS_SHEET = "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0"
@@ -214,8 +215,8 @@ def take_along(page: Page) -> None:
         assert page.request.get(link.evaluate("each => each.href")).body().startswith(begin)
 
 
-def test_figures_say_when_they_are_out_of_date(page: Page) -> None:
-    """After the run above: a changed setting, the same setting again, a run that is cancelled, a reload."""
+def say_when_out_of_date(page: Page) -> None:
+    """The figures that are shown: a changed setting, the same setting again, a run that is cancelled, a reload."""
     figures = page.get_by_text("Pictures of other things moved")
     expect(figures).to_have_css("opacity", "1")
 
@@ -265,7 +266,8 @@ def test_a_run_of_another_tab_is_not_shown_in_this_one(page: Page) -> None:
 CHECK_STATE = "app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()"
 
 
-def test_figures_come_back_into_a_subgraph(page: Page) -> None:
+def open_with_metric_in_subgraph(page: Page) -> None:
+    """The quickstart with figures from elsewhere in Retention Metric, which is in a subgraph."""
     open_workflow(page, QUICKSTART)
     page.evaluate(
         """() => {
@@ -274,12 +276,17 @@ def test_figures_come_back_into_a_subgraph(page: Page) -> None:
             app.nodeOutputs = { [`${subgraph.id}:${subgraph.nodes[0].id}`]: { text: ['Found in the subgraph.'] } };
         }"""
     )
+
+
+def test_figures_come_back_into_a_subgraph(page: Page) -> None:
+    open_with_metric_in_subgraph(page)
     shown = page.evaluate("[...app.graph.subgraphs.values()][0].nodes[0].figures.element.firstChild.textContent")
     assert shown == "Found in the subgraph."
 
 
 def test_figures_in_a_subgraph_are_out_of_date_by_what_is_outside(page: Page) -> None:
-    """After the test above: the metric in a subgraph; then what trains in another one."""
+    """First by what is not in one; then what trains is in another one."""
+    open_with_metric_in_subgraph(page)
     inside = "[...app.graph.subgraphs.values()].flatMap(graph => graph.nodes)"
     figures = f"{inside}.find(node => node.figures).figures"
     for place in ("app.graph.nodes", inside):
