@@ -142,9 +142,9 @@ def attacked(job: tuple[Contender, int], device: str) -> Row:
     return {"name": contender.name, "seed": seed, "integrity": measured["integrity"], **shown}
 
 
-def made_with(world: str) -> str:
-    """What figures depend on, besides the code."""
-    return f"{world} {ATTACKS!r} {ATTACK_TASK!r}"
+def made_with(model: str) -> str:
+    """What the shares of a model depend on besides the code, from what that depends on."""
+    return f"{model} {ATTACKS!r} {ATTACK_TASK!r}"
 
 
 @cache
