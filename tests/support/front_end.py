@@ -15,9 +15,7 @@ from workflow_files import FAMILY_WORKFLOWS, TINY_WORKFLOWS
 KNOWN = {workflow.name: workflow for workflow in (*TINY_WORKFLOWS, *FAMILY_WORKFLOWS)}
 ALL = {name: workflow for name, workflow in KNOWN.items() if workflow.graph.app is None}  # that open as a graph
 QUICKSTART = ALL["quickstart"].file
-
-LOADED = """!app.extensionManager.workflow.activeWorkflow.changeTracker.constructor.isLoadingGraph
-    && app.graph.nodes.length > 0 && !app.graph.nodes.some(node => node.earlier)"""
+LOADED = "app.graph.nodes.length > 0 && !app.graph.nodes.some(node => node.earlier)"
 
 
 @contextmanager
