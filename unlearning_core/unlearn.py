@@ -40,14 +40,12 @@ def unlearn(
     settings: Settings,
     on_progress: OnProgress = lambda progress: None,
     latents: UserLatents = NO_LATENTS,
-    protected: Mapping[str, Directions] | None = None,
 ) -> UnlearningPatch:
     """The change that makes the model forget; the model is left as it was.
 
     Patches that are already on the model count as part of the base. Processes that share the run (see `processes`)
     share the base's trajectories and each batch of a method that trains, and all return the patch. `on_progress` may
-    end training early, by `Enough`: the patch is that of the steps so far, and its record says how many. `protected` is
-    what `protected_directions` finds with these settings and prompts; without it that is looked for here.
+    end training early, by `Enough`: the patch is that of the steps so far, and its record says how many.
 
     Raises ValueError when the model lacks the selected weights or lets no gradient pass to one, the method cannot use
     the settings or latents, a batch has fewer rows than there are processes, a forget prompt encodes as one that is to
@@ -67,7 +65,7 @@ def unlearn(
         sources = checked_sources(model, method, prompts, settings, latents)
         calls = sum(source.calls(settings.sampling) for source in sources.values())
         report.expect(calls + method.preparation + settings.steps)
-        deltas = reached_deltas(model, settings, prompts, report, protected)
+        deltas = reached_deltas(model, settings, prompts, report)
         wordings = find_wordings(model, prompts, settings, report)
         found = report.done
         report.begin("sampling the base", calls)
@@ -94,17 +92,10 @@ def checked_sources(
     return sources
 
 
-def reached_deltas(
-    model: DiffusionModel,
-    settings: Settings,
-    prompts: Prompts,
-    report: Reporter,
-    protected: Mapping[str, Directions] | None = None,
-) -> dict[str, Delta]:
+def reached_deltas(model: DiffusionModel, settings: Settings, prompts: Prompts, report: Reporter) -> dict[str, Delta]:
     """Untrained deltas that training can move, with a note of what they keep to or leave out. Raises ValueError."""
     report.begin("reading the prompts", 0)
-    if protected is None:
-        protected = protected_directions(model, settings, prompts)
+    protected = protected_directions(model, settings, prompts)
     for line in summary(protected):
         report.tell(line)
     deltas = new_deltas(model, settings, protected)

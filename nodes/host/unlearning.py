@@ -65,7 +65,7 @@ def unlearned(model: ModelPatcher, clip: CLIP, task: Task, node_id: str | None) 
         chosen = selected(method, selections_of(host, settings.size), settings.weights)
         show(summary(settings.weights, chosen), node_id)
         with watched(host, method, prompts, settings, node_id, notes) as progress:
-            patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents, protected)
+            patch = unlearn(_keeping(model, host, method), method, prompts, settings, progress, latents)
     notes += filter(None, [stopped_remark(patch.record), rounding_warning(model, patch, 1.0)])
     show("\n".join([f"done: {patch.record.title}", *notes]), node_id)
     return apply_patch(model, patch, 1.0), patch

@@ -55,17 +55,6 @@ def test_changes_keep_to_their_directions(seed: int, count: int, shape: tuple[in
     assert (deltas["a.weight"].rate, deltas["b.weight"].rate) == (PROTECTED_RATE, 1.0)
 
 
-def test_directions_that_are_given_are_not_looked_for_again(
-    model: DiffusersModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = protected_directions(model, SETTINGS, PROMPTS)
-    looked_for = unlearn(model, Ovw(), PROMPTS, SETTINGS)
-    monkeypatch.delattr("unlearning_core.unlearn.protected_directions")
-    given = unlearn(model, Ovw(), PROMPTS, SETTINGS, protected=found)
-    assert given.tensors.keys() == looked_for.tensors.keys()
-    assert all(torch.equal(given.tensors[name], tensor) for name, tensor in looked_for.tensors.items())
-
-
 @pytest.mark.parametrize("rank", [0, 4])
 def test_what_retain_prompts_read_stays(model: DiffusersModel, rank: int) -> None:
     """Of a layer's outputs for a held token, no more moves than the tolerance times its largest possible change."""
