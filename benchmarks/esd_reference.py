@@ -143,7 +143,7 @@ def megabytes(numbers: int) -> float:
 
 
 def unlearning_accuracy(model: DiffusersModel, task: Task) -> float:
-    """The share of 48 forget pictures that do not show the concept."""
+    """The share of 96 forget pictures that do not show the concept."""
     prompt_seeds = prompt_seeds_of(task.forget, range(1000, 1000 + task.forget_seeds))
     judge = Judge.load(MODEL / "judge.safetensors")
     shown = accuracies(judge, draw(model, prompt_seeds, DRAWN), [prompt for prompt, _ in prompt_seeds], task.forget)
