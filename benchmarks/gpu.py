@@ -136,10 +136,15 @@ class Run:
         seconds = timed(lambda: make(host, sources, settings.sampling, lambda: None))
         return made, seconds / (RUNS * RUN_STEPS)
 
+    def asked(self, host: Any, batch: int) -> tuple[Any, Any, Any]:
+        """What a call of the network reads: latents, noise levels, conditioning."""
+        x, sigma = host.noise(range(batch), self.side, self.side), host.sigmas(2)[:1].repeat(batch)
+        return x, sigma, host.encode(["forget"] * batch)
+
     def flops(self, host: Any) -> tuple[float, float]:
         """Of a forward pass of one latent, and of a training step with it."""
         deltas = self.core["unlearn"].new_deltas(host, self.settings(1, 1))
-        x, sigma, conds = host.noise([0], self.side, self.side), host.sigmas(2)[:1], host.encode(["forget"])
+        x, sigma, conds = self.asked(host, 1)
         with torch.no_grad(), FlopCounterMode(display=False) as forward:
             host.predict_x0(x, sigma, conds)
         with host.attach(deltas), FlopCounterMode(display=False) as step:
@@ -150,8 +155,7 @@ class Run:
         """Milliseconds of a forward and a backward pass: as Python launches them, and as one CUDA graph."""
         deltas = self.core["unlearn"].new_deltas(host, self.settings(1, 1))
         parameters = [parameter for delta in deltas.values() for parameter in delta.parameters()]
-        x, sigma = host.noise(range(batch), self.side, self.side), host.sigmas(2)[:1].repeat(batch)
-        conds = host.encode(["forget"] * batch)
+        x, sigma, conds = self.asked(host, batch)
 
         def both() -> None:
             host.predict_x0(x, sigma, conds).sum().backward(inputs=parameters)

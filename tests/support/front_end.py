@@ -30,6 +30,8 @@ def open_workflow(page: Page, path: Path) -> None:
     """Open a workflow file as the menu's Open does."""
     with another_graph(page):
         page.locator("#comfy-file-input").set_input_files(path)
+    types = page.evaluate("app.graph.nodes.map(node => node.type)")
+    assert sorted(types) == sorted(node["type"] for node in read(path)["nodes"])
 
 
 def reload(page: Page) -> None:

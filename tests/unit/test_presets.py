@@ -60,10 +60,15 @@ def test_presets_are_found_by_their_names() -> None:
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *given: str) -> train.Request:
+    """What `unlearn train` is asked to do, to forget a cat face."""
+    return requested(monkeypatch, "--forget", "a cat face", *given)
+
+
+def requested(monkeypatch: pytest.MonkeyPatch, *given: str) -> train.Request:
     """What `unlearn train` is asked to do."""
     requests: list[train.Request] = []
     monkeypatch.setattr(train, "run", lambda args: requests.append(train.parse(args)))
-    main(["train", "--model", str(MODEL), "--forget", "a cat face", *given])
+    main(["train", "--model", str(MODEL), *given])
     return requests[0]
 
 
@@ -100,12 +105,9 @@ def test_the_command_counts_the_forget_prompts(tmp_path: Path, monkeypatch: pyte
     file.write_text(f'preset = "balanced"\nforget = {prompts}\n', encoding="utf-8")
     each = PRESETS["balanced"].steps_each
     given = [word for prompt in prompts for word in ("--forget", prompt)]
-    assert asked(monkeypatch, "--preset", "balanced", *given).settings.steps == 21 * each  # `asked` gives one more
+    assert requested(monkeypatch, "--preset", "balanced", *given).settings.steps == 20 * each
+    assert requested(monkeypatch, "--recipe", str(file)).settings.steps == 20 * each
     assert Recipe.load(file).run.settings.steps == 20 * each
-    monkeypatch.setattr(train, "run", lambda args: requests.append(train.parse(args)))
-    requests: list[train.Request] = []
-    main(["train", "--model", str(MODEL), "--recipe", str(file)])
-    assert requests[0].settings.steps == 20 * each
     assert asked(monkeypatch, "--recipe", str(file)).settings.steps == PRESETS["balanced"].values(1)["steps"]
 
 
