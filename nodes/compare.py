@@ -126,7 +126,7 @@ class CompareMethods(MeasuringNode):
             raise ValueError("judge: attacks need one to say what came back; connect a judge, or leave attacks empty")
         base_model, models = inputs["base_model"], inputs["models"].values()
         named = dict(zip(model_names(lines(inputs["names"]), len(models)), models, strict=True))
-        judge, told = judged(plan, inputs) if not attacks else Judged(inputs["judge"])
+        judge, lacks = judged(plan, inputs) if not attacks else Judged(inputs["judge"])
         networks, backbone = load_networks(inputs["clip_model"], inputs["fid"]), inputs.get("backbone", "alex")
         lpips = networks.alexnet if backbone == "alex" else load_lpips(backbone)
         base, draws = studio.cached(base_model), {name: studio.cached(model) for name, model in named.items()}
@@ -145,7 +145,7 @@ class CompareMethods(MeasuringNode):
             comparison_page(evaluations, examination),
             first=(sheet, plot),
             pictures={"sheet": sheet, "plot": plot},
-            told=told,
+            lacks=lacks,
         )
 
     @classmethod

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from .host.checks import Inputs, Least, check_given, checked
 from .host.folders import chosen_file, file_state
-from .host.progress import show
+from .host.live import show
 from .sockets import UnlearningPatch
 
 

@@ -18,7 +18,8 @@ from ..unlearning_core.measured import MeasuredPrompts, measured_prompts
 from ..unlearning_core.prompts import check_measured, lines
 from .host.checks import Inputs, check_given
 from .host.folders import check_prefix, next_target, save_pictures, save_report
-from .host.progress import drawing_progress, interruptible, show
+from .host.live import show
+from .host.progress import drawing_progress, interruptible
 
 if TYPE_CHECKING:
     from ..unlearning_core.metrics.forgetting import Judge
@@ -38,6 +39,7 @@ class Result(NamedTuple):
     last: tuple[Any, ...] = ()  # and behind them
     pictures: Mapping[str, Tensor] = {}  # [1, H, W, 3] in 0..1, shown in the node, by what their files end with
     told: Sequence[str] = ()  # of the prompts, a sentence each
+    lacks: Sequence[str] = ()  # what is missing and why, a sentence each
 
 
 class FigureNode(io.ComfyNode):
@@ -56,7 +58,8 @@ class FigureNode(io.ComfyNode):
         target = next_target(prefix)
         files = save_report(target, result.report)
         show(f"measured in {time.monotonic() - began:.0f} s", cls.hidden.unique_id)
-        page = "\n\n".join([result.page, *result.told])
+        first, *rest = result.page.split("\n\n", 1)
+        page = "\n\n".join([first, *result.lacks, *rest, *result.told])
         shown: dict[str, Any] = {"text": (page,), cls.key: [result.report.summary], "report": files}
         if result.pictures:
             shown["images"] = save_pictures(target, result.pictures, cls.workflow())
@@ -94,7 +97,7 @@ class MeasuringNode(FigureNode):
         cache, run = picture_cache(inputs.get("fresh_pictures", False)), running(cls.hidden.unique_id)
         studio = studio_for(drawing, cache, inputs["base_model"], run)
         result = cls.measure(studio, plan, inputs)
-        return result._replace(told=(*prompts.told, *result.told))
+        return result._replace(told=prompts.told)
 
     @classmethod
     @abstractmethod
@@ -144,7 +147,7 @@ class Judged(NamedTuple):
     """What counts, and a sentence where the judge cannot."""
 
     judge: Judge | None
-    told: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 def judged(plan: Plan, inputs: Inputs) -> Judged:

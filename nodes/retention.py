@@ -93,7 +93,7 @@ class RetentionMetric(MeasuringNode):
         from ..unlearning_core.reports.tables import retention_page
 
         patch = inputs.get("patch")
-        judge, told = judged(plan, inputs)
+        judge, lacks = judged(plan, inputs)
         comparison = Comparison(load_lpips(inputs.get("backbone", "alex")), plan, judge)
         base, unlearned, settings = compared(studio, inputs)
         if patch:
@@ -108,7 +108,7 @@ class RetentionMetric(MeasuringNode):
             first=(retention.integrity, distance),
             last=(sheet, patch and patch.with_integrity(report.summary)),
             pictures={"sheet": sheet},
-            told=told,
+            lacks=lacks,
         )
 
     @classmethod

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from .host.checks import Inputs, checked
 from .host.folders import check_prefix, next_target, output_file
-from .host.progress import show
+from .host.live import show
 from .sockets import UnlearningPatch
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SaveUnlearningPatch(io.ComfyNode):
         file_name = f"{target.name}{SUFFIX}"
         patch.save(target.folder / file_name)
         saved = f"output/{target.subfolder}/{file_name}, {save_recipe_of(patch, target.folder / file_name)}"
-        show(f"{saved}\nPress R: Load Patched Model and Load LoRA list it.", cls.hidden.unique_id)
+        show(f"{saved}\nLoad Patched Model and Load LoRA list it now.", cls.hidden.unique_id)
         return io.NodeOutput(ui={"patch": [output_file(file_name, target)]})
 
 

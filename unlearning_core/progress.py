@@ -102,7 +102,7 @@ class Pace:
         self._phase, self._start, self._first = "", 0.0, 0
 
     def line(self, phase: str, step: int, steps: int) -> str:
-        """`training: step 34 of 100, 21 s left`; without steps the phase alone, and no time at its first step."""
+        """`training: step 34 of 100, 21 s left of this part`; the phase alone without steps, no time at the first."""
         if phase != self._phase or step < self._first:
             self._phase, self._start, self._first = phase, self._clock(), step
         if not steps:
@@ -111,7 +111,7 @@ class Pace:
         if not taken:
             return told
         seconds = (steps - step) * (self._clock() - self._start) / taken
-        return f"{told}, {_duration(seconds)} left"
+        return f"{told}, {_duration(seconds)} left of this part"
 
 
 class Budget:
@@ -131,8 +131,11 @@ class Budget:
 
     def allows(self, seconds: float) -> bool:
         """Whether work that will take so many seconds fits now."""
-        now = self._clock()
-        return now >= self._next and self.spent + seconds <= self.SHARE * (now - self._start)
+        return self._clock() >= self._next and self.affords(seconds)
+
+    def affords(self, seconds: float, ahead: float = 0.0) -> bool:
+        """Whether such work fits once so many seconds ahead have passed, however short ago the last was."""
+        return self.spent + seconds <= self.SHARE * (self._clock() - self._start + ahead)
 
     @contextmanager
     def spend(self) -> Iterator[None]:

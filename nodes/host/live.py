@@ -1,9 +1,9 @@
-"""What a running node shows beside its text: a curve and small pictures, sent to the front end as they come."""
+"""What a running node shows, sent to the front end that queued it as it comes: text, a curve and small pictures."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from time import monotonic
 from typing import Any, NamedTuple
@@ -14,7 +14,8 @@ from server import PromptServer
 
 from ...unlearning_core.progress import TRAINING, Progress, curve
 
-EVENT = "unlearning.live"
+PANEL, TEXT = "unlearning.live", "unlearning.told"  # events
+LINE_END = "  \n"  # Vue nodes read text as Markdown, where a plain line end is a space
 SIDE = 128  # pixels of a picture, at most
 POINTS = 100  # of a curve
 EVERY = 0.5  # seconds between two curves
@@ -42,15 +43,24 @@ def running(node_id: str | None) -> Run:
 
 
 def send(run: Run, **content: Any) -> None:
-    """Tells the front end that queued the run what there is to show; what is not in `content` stays as it was."""
-    server = PromptServer.instance
-    server.send_sync(EVENT, {"prompt_id": run.prompt_id, "node": run.node_id, **content}, server.client_id)
+    """Fills the node's panel; what is not in `content` stays as it was."""
+    _send(PANEL, run, content)
 
 
-def send_pairs(run: Run, pairs: Sequence[Pair]) -> None:
-    """Shows pictures in place of earlier ones."""
+def show(text: str, node_id: str | None) -> None:
+    """Shows text under the node, in the workflow that runs: ComfyUI's own `send_progress_text` names no prompt."""
+    _send(TEXT, running(node_id), {"text": text.replace("\n", LINE_END)})
+
+
+def send_pairs(run: Run, pairs: Sequence[Pair], step: int | None = None) -> None:
+    """Shows pictures in place of earlier ones, of a training step where they are."""
     shown = [{"prompt": pair.prompt, "base": _url(pair.base), "now": _url(pair.now)} for pair in pairs]
-    send(run, pairs=shown)
+    send(run, pairs=shown, seen=step)
+
+
+def _send(event: str, run: Run, content: Mapping[str, Any]) -> None:
+    server = PromptServer.instance
+    server.send_sync(event, {"prompt_id": run.prompt_id, "node": run.node_id, **content}, server.client_id)
 
 
 def _url(picture: Image.Image | None) -> str | None:

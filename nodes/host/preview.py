@@ -31,7 +31,7 @@ STEPS = 8  # of a preview's sampling, at most
 PASSES = 1.8  # forward passes that a training step takes at least
 KEPT = 1024  # small pictures of a base that wait for their pair
 
-Show = Callable[[Sequence[Pair]], None]
+Show = Callable[[Sequence[Pair], int], None]  # of a training step
 
 
 def wanted(run: Run) -> bool:
@@ -91,20 +91,27 @@ class Previews:
             return
         if self._first is None:
             self._first = progress.step, monotonic()
-        elif self._budget.allows(self._expected(progress.step - self._first[0], monotonic() - self._first[1])):
+        elif self._fit(progress, (monotonic() - self._first[1]) / (progress.step - self._first[0])):
             with self._budget.spend():
-                self._draw_and_show()
+                self._draw_and_show(progress.step)
 
-    def _expected(self, steps: int, seconds: float) -> float:
+    def _fit(self, progress: Progress, pace: float) -> bool:
+        """Whether pictures fit now, at so many seconds a step: the last step's always have room left."""
+        seconds, left = self._expected(pace), progress.steps - progress.step
+        if not left:
+            return self._budget.affords(seconds)
+        return self._budget.allows(seconds) and self._budget.affords(2 * seconds, ahead=left * pace)
+
+    def _expected(self, pace: float) -> float:
         """Seconds of the next pictures: those of the last ones, or for the first, what their rows take forward at the
         speed of training; few rows may take as long as many, but not longer than a training step.
         """
         if self._base:
             return self._budget.last
         rows = len(self._prompts) * (1 if self._settings.run_cfg == 1 else 2)
-        return self._steps * seconds / steps * min(1.0, rows / (PASSES * self._settings.batch_size))
+        return self._steps * pace * min(1.0, rows / (PASSES * self._settings.batch_size))
 
-    def _draw_and_show(self) -> None:
+    def _draw_and_show(self, step: int) -> None:
         """The base's pictures the first time, and then those of the model as it is."""
         if self._base:
             now: Sequence[Image.Image | None] = self._drawn()
@@ -112,7 +119,7 @@ class Previews:
             now = [None] * len(self._prompts)
             with self._host.bare():
                 self._base = self._drawn()
-        self._show([Pair(*pair) for pair in zip(self._prompts, self._base, now, strict=True)])
+        self._show([Pair(*pair) for pair in zip(self._prompts, self._base, now, strict=True)], step)
 
     @torch.no_grad()
     def _drawn(self) -> list[Image.Image]:

@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.utils
-from server import PromptServer
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ...unlearning_core.progress import Pace
+from .live import show
 
 if TYPE_CHECKING:
     from ...unlearning_core.progress import Progress
-
-LINE_END = "  \n"  # Vue nodes read text as Markdown, where a plain line end is a space
-
-
-def show(text: str, node_id: str | None) -> None:
-    """Shows text under the node."""
-    PromptServer.instance.send_progress_text(text.replace("\n", LINE_END), node_id)
 
 
 def training_progress(node_id: str | None, notes: list[str]) -> Callable[[Progress], None]:
@@ -52,7 +45,8 @@ def drawing_progress(sampling_steps: int, node_id: str | None) -> Callable[[int]
     def on_step(count: int) -> None:
         end_if_cancelled()
         bar.update(count)
-        show(pace.line("drawing", bar.current, sampling_steps), node_id)
+        drawing = bar.current < sampling_steps
+        show(pace.line("drawing", bar.current, sampling_steps) if drawing else "comparing the pictures", node_id)
 
     return on_step
 

@@ -22,11 +22,12 @@ from ...unlearning_core.selections import selections_of, summary
 from ...unlearning_core.settings import Settings
 from ...unlearning_core.unlearn import selected, unlearn
 from .identity import prediction_identity
+from .live import show
 from .memory import make_room
 from .model import ComfyModel, empty_latent
 from .patching import apply_patch
 from .private import private_copy
-from .progress import interruptible, show
+from .progress import interruptible
 from .rounding import rounding_warning
 from .shared import shared_model
 from .watching import watched

@@ -4,7 +4,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { isOfShown } from "./jobs.js";
+import { ENDS, isOfShown, isRunning } from "./jobs.js";
 import { allNodes, containersOf, findNode, isMeasuring, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { render, renderText } from "./tables.js";
@@ -41,6 +41,7 @@ class Figures {
   outdate(reason) {
     if (!this.markdown || this.outdated === reason) return;
     this.outdated = reason;
+    stored.set(this.node, { ...stored.get(this.node), outdated: reason });
     this.draw();
   }
 
@@ -49,7 +50,9 @@ class Figures {
     const blocks = this.markdown ? render(this.markdown) : [renderText(textOf("waiting"))];
     if (this.markdown) blocks.splice(1, 0, takeAway(this.markdown, this.files));
     for (const block of blocks) block.style.opacity = this.outdated ? "0.4" : "";
-    this.element.replaceChildren(...(this.outdated ? [renderText(textOf(this.outdated))] : []), ...blocks);
+    const reason = this.outdated ? [renderText(textOf(this.outdated))] : [];
+    const live = this.node.live ? [this.node.live.element] : []; // pictures of the run that works
+    this.element.replaceChildren(...reason, ...live, ...blocks);
   }
 }
 
@@ -96,11 +99,21 @@ function measuringNodes() {
   return allNodes().filter((node) => node.figures);
 }
 
-/** What a node put out, under the id that ComfyUI's messages name it by. */
-function showFigures(node, id, output) {
-  const settings = node.startSettings ?? settingsText(node);
+/** What a node put out, under the id that ComfyUI's messages name it by, when the settings were these. */
+function showFigures(node, id, output, settings) {
+  node.live?.clear();
   node.figures.show(output.text[0], settings, [...(output.images ?? []), ...(output.report ?? [])]);
   stored.set(node, { id, output, settings });
+}
+
+/** Figures that come back with a workflow: those that were shown here before are as out of date as they were. */
+function restoreFigures(node, id, output) {
+  const { settings, outdated, ...known } = stored.get(node) ?? {};
+  if (known.output?.text[0] !== output.text[0]) return showFigures(node, id, output, settingsText(node));
+  showFigures(node, id, output, settings);
+  if (isRunning()) node.figures.outdate("running");
+  else if (outdated && outdated !== "changed") node.figures.outdate("stopped");
+  else if (settings !== settingsText(node)) node.figures.outdate("changed");
 }
 
 function outdateAll(reason) {
@@ -113,14 +126,15 @@ app.registerExtension({
   setup() {
     api.addEventListener("executed", ({ detail: { node: id, output, prompt_id } }) => {
       const node = findNode(id);
-      if (node?.figures && output?.text && isOfShown(prompt_id)) showFigures(node, id, output);
+      if (!node?.figures || !output?.text || !prompt_id || !isOfShown(prompt_id)) return;
+      showFigures(node, id, output, node.startSettings ?? settingsText(node));
     });
     api.addEventListener("execution_start", ({ detail }) => {
       if (!isOfShown(detail.prompt_id)) return;
       for (const node of measuringNodes()) node.startSettings = settingsText(node);
       outdateAll("running");
     });
-    for (const event of ["execution_interrupted", "execution_error", "execution_success"]) {
+    for (const event of ENDS) {
       api.addEventListener(event, () => {
         for (const { figures } of measuringNodes()) if (figures.outdated === "running") figures.outdate("stopped");
       });
@@ -143,11 +157,10 @@ app.registerExtension({
 
   afterConfigureGraph() {
     for (const node of measuringNodes()) {
-      const { id, output, settings } = stored.get(node) ?? {};
+      const { id, output } = stored.get(node) ?? {};
       if (!output || node.figures.markdown) continue;
-      node.startSettings = settings;
-      api.dispatchCustomEvent("executed", { node: id, display_node: id, output }); // ComfyUI shows the picture again too
-      if (settings !== settingsText(node)) node.figures.outdate("changed");
+      api.dispatchCustomEvent("executed", { node: id, display_node: id, output }); // ComfyUI shows the picture again
+      restoreFigures(node, id, output);
     }
   },
 
@@ -155,7 +168,7 @@ app.registerExtension({
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs)) {
       const node = findNode(id);
-      if (node?.figures && output.text) showFigures(node, id, output);
+      if (node?.figures && output.text) restoreFigures(node, id, output);
     }
   },
 });

@@ -2,6 +2,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
+export const ENDS = ["execution_interrupted", "execution_error", "execution_success"];
 const PREFIX = "Unlearning.Job ";
 let current; // the run that works now
 
@@ -13,9 +14,15 @@ api.queuePrompt = async function (...given) {
   return answer;
 };
 api.addEventListener("execution_start", ({ detail }) => (current = detail.prompt_id));
+for (const event of ENDS) api.addEventListener(event, () => (current = undefined));
 
 /** Whether a run, the present one if none is named, is one of the workflow that is shown, as far as this page knows. */
 export function isOfShown(promptId = current) {
   const workflow = sessionStorage.getItem(PREFIX + promptId);
   return workflow === null || workflow === app.graph.id;
+}
+
+/** Whether the workflow that is shown runs now. */
+export function isRunning() {
+  return current !== undefined && isOfShown();
 }

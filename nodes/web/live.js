@@ -4,7 +4,7 @@
  */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { isOfShown } from "./jobs.js";
+import { ENDS, isOfShown } from "./jobs.js";
 import { allNodes, findNode, isMeasuring, isOurs, panelStyle } from "./nodes.js";
 import { Stored } from "./stored.js";
 import { textOf } from "./texts.js";
@@ -77,15 +77,16 @@ class Live {
 
   show(content) {
     this.content = { ...this.content, ...content };
-    const { losses, step, steps, pairs, training } = this.content;
+    const { losses, step, steps, pairs, seen, training } = this.content;
     const children = [];
     if (losses?.length) children.push(make("div", { text: textOf("loss", { step, steps }) }), drawCurve(losses));
     if (pairs) {
       const row = make("div", { style: "display: flex; gap: 8px;" }, pairs.map(drawPair));
-      children.push(make("div", { text: textOf("pairs") }), row);
+      children.push(make("div", { text: textOf(seen ? "seen" : "pairs", { seen }) }), row);
     }
     if (training) children.push(this.stopButton());
     this.element.replaceChildren(...children);
+    this.element.hidden = false;
     if (!isMeasuring(this.node)) this.makeRoom();
   }
 
@@ -114,6 +115,7 @@ class Live {
   clear() {
     this.content = {};
     this.element.replaceChildren();
+    this.element.hidden = true;
   }
 
   end() {
@@ -126,7 +128,7 @@ function liveOf(node) {
   node.live ??= new Live(node);
   const { element } = node.live;
   if (isMeasuring(node)) {
-    node.figures.element.prepend(element);
+    if (!node.figures.element.contains(element)) node.figures.draw();
   } else if (!node.widgets.some((widget) => widget.name === WIDGET)) {
     const widget = node.addDOMWidget(WIDGET, "UNLEARNING_LIVE", element, {
       serialize: false, // not in the prompt
@@ -153,8 +155,13 @@ app.registerExtension({
       if (!isMeasuring(node)) stored.set(node, { ...live.content, training: false });
     });
     // A node that ComfyUI has in its cache does not work, and keeps what it shows.
-    api.addEventListener("executing", ({ detail }) => detail && isOfShown() && findNode(detail)?.live?.clear());
-    for (const event of ["execution_interrupted", "execution_error", "execution_success"]) {
+    api.addEventListener("executing", ({ detail }) => {
+      const node = detail && isOfShown() && findNode(detail);
+      if (!node?.live) return;
+      node.live.clear();
+      stored.remove(node);
+    });
+    for (const event of ENDS) {
       api.addEventListener(event, () => {
         for (const node of allNodes()) node.live?.end();
       });

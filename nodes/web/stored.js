@@ -15,6 +15,10 @@ export class Stored {
     sessionStorage.setItem(this.nameOf(node), JSON.stringify(content));
   }
 
+  remove(node) {
+    sessionStorage.removeItem(this.nameOf(node));
+  }
+
   nameOf(node) {
     return `${this.key} ${app.graph.id} ${node.graph.id} ${node.id}`;
   }

@@ -5,6 +5,7 @@ const TEXTS = {
   en: {
     loss: "Loss, step {step} of {steps}",
     pairs: "Base and now:",
+    seen: "Base, and now at step {seen}:",
     stop: "Stop and keep",
     stopping: "End training after this step, and go on with the patch so far.",
     waiting: "Run the workflow: the figures come here.",
@@ -19,6 +20,7 @@ const TEXTS = {
   zh: {
     loss: "损失，第 {step} 步，共 {steps} 步",
     pairs: "基础模型与当前模型：",
+    seen: "基础模型，与第 {seen} 步的当前模型：",
     stop: "停止并保留",
     stopping: "在这一步之后结束训练，并使用目前的补丁继续。",
     waiting: "运行工作流后，数值显示在这里。",

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
-from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from front_end import ALL, KNOWN, QUICKSTART, another_graph, captions, open_workflow, read, reload, set_vue, set_widgets
+from front_end import (
+    ALL,
+    CHECK_STATE,
+    KNOWN,
+    PACK,
+    QUICKSTART,
+    RUN_MS,
+    captions,
+    open_short_quickstart,
+    open_template,
+    open_workflow,
+    queue,
+    read,
+    reload,
+    set_vue,
+    set_widgets,
+    shorten,
+)
 from node_pages import node_pages
 from playwright.sync_api import Page, expect
-from workflow_files import Workflow
 
-PACK = "comfyui-unlearning"
 LAYOUTS = (
     "quickstart",
     "pictures",
@@ -30,7 +42,6 @@ LAYOUTS = (
     "flux2_klein",
 )
 READABLE = 0.6  # of the canvas' scale; below 0.57 classic nodes have no text
-RUN_MS = 60_000
 
 
 def faulty_nodes(page: Page) -> list[str]:
@@ -40,15 +51,6 @@ def faulty_nodes(page: Page) -> list[str]:
         ".map(node => node.type)"
     )
     return types
-
-
-def open_template(page: Page, workflow: Workflow) -> None:
-    """Open a workflow as somebody does in the template browser."""
-    page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_role("button", name=PACK).click()
-    with another_graph(page):
-        page.get_by_test_id(f"template-workflow-{workflow.title}").click()
-    assert page.evaluate("app.graph.id") == read(workflow.file)["id"]
 
 
 def places(page: Page, vue: bool) -> dict[str, list[float]]:
@@ -186,21 +188,6 @@ def test_quickstart_runs_and_shows_sheet_and_figures(page: Page, tmp_path: Path)
 HAS_SHEET = "app.graph.nodes.find(node => node.type === 'RetentionMetric').imgs?.[0].naturalWidth > 0"
 
 
-def open_short_quickstart(page: Page) -> None:
-    """The quickstart with as little to do as there can be."""
-    open_workflow(page, QUICKSTART)
-    shorten(page)
-
-
-def shorten(page: Page) -> None:
-    """Little to do for the quickstart's nodes."""
-    set_widgets(page, "UnlearnConcept", forget_prompts="a cat face", overwrite_prompt="a dog face")
-    set_widgets(page, "UnlearnConcept", thoroughness="custom")
-    set_widgets(page, "UnlearnConcept", retain_prompts="a frog", steps=2, batch_size=1, runs=1, run_steps=2)
-    set_widgets(page, "RetentionMetric", retain_prompts="a car", forget_prompts="a cat face")
-    set_widgets(page, "RetentionMetric", seeds=1, forget_seeds=1, steps=2)
-
-
 def take_along(page: Page) -> None:
     """The text and the files of the figures that are shown."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -237,70 +224,13 @@ def say_when_out_of_date(page: Page) -> None:
     expect(figures).to_have_css("opacity", "0.4")
 
     reload(page)
-    expect(figures).to_be_attached()
+    expect(page.get_by_text("The last run ended before it came here.")).to_be_attached()
+    expect(figures).to_have_css("opacity", "0.4")
     expect(page.locator("a[download]")).to_have_count(3)
     page.wait_for_function(HAS_SHEET)
     told = page.evaluate("app.graph.nodes.flatMap(node => node.widgets ?? []).map(widget => String(widget.value))")
     assert any("output/loras/quickstart" in text for text in told)
     assert "ended before it was done" in told
-
-
-def queue(page: Page) -> Callable[[], object]:
-    """Runs the workflow; what it returns waits until that is done."""
-    page.evaluate("window.ended = 0; window.comfyAPI.api.api.addEventListener('execution_success', () => ended++)")
-    page.get_by_test_id("queue-button").click()
-    return partial(page.wait_for_function, "ended > 0", timeout=RUN_MS)
-
-
-def test_a_run_of_another_tab_is_not_shown_in_this_one(page: Page) -> None:
-    open_short_quickstart(page)
-    set_widgets(page, "RetentionMetric", seed=5)
-    done = queue(page)
-    open_template(page, ALL["style"])
-    done()
-    shown = page.evaluate("app.graph.nodes.find(node => node.figures).figures.element.textContent")
-    assert shown == "Run the workflow: the figures come here."
-    assert not page.evaluate("app.graph.nodes.some(node => node.live?.element.textContent)")
-
-
-CHECK_STATE = "app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()"
-
-
-def open_with_metric_in_subgraph(page: Page) -> None:
-    """The quickstart with figures from elsewhere in Retention Metric, which is in a subgraph."""
-    open_workflow(page, QUICKSTART)
-    page.evaluate(
-        """() => {
-            const node = app.graph.nodes.find(node => node.type === 'RetentionMetric');
-            const { subgraph } = app.graph.convertToSubgraph(new Set([node]));
-            app.nodeOutputs = { [`${subgraph.id}:${subgraph.nodes[0].id}`]: { text: ['Found in the subgraph.'] } };
-        }"""
-    )
-
-
-def test_figures_come_back_into_a_subgraph(page: Page) -> None:
-    open_with_metric_in_subgraph(page)
-    shown = page.evaluate("[...app.graph.subgraphs.values()][0].nodes[0].figures.element.firstChild.textContent")
-    assert shown == "Found in the subgraph."
-
-
-def test_figures_in_a_subgraph_are_out_of_date_by_what_is_outside(page: Page) -> None:
-    """First by what is not in one; then what trains is in another one."""
-    open_with_metric_in_subgraph(page)
-    inside = "[...app.graph.subgraphs.values()].flatMap(graph => graph.nodes)"
-    figures = f"{inside}.find(node => node.figures).figures"
-    for place in ("app.graph.nodes", inside):
-        page.evaluate(
-            f"app.nodeOutputs = {{ [`${{{figures}.node.graph.id}}:${{{figures}.node.id}}`]: {{ text: ['Found.'] }} }}"
-        )
-        page.evaluate(CHECK_STATE)
-        assert page.evaluate(f"{figures}.outdated") == ""
-        page.evaluate(f"{place}.find(node => node.type === 'UnlearnConcept').widgets[0].value += '!'")
-        page.wait_for_function(f"({CHECK_STATE}, {figures}.outdated === 'changed')")
-        if place == "app.graph.nodes":
-            page.evaluate(
-                "app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => node.type === 'UnlearnConcept')))"
-            )
 
 
 @pytest.mark.parametrize("vue", [False, True])
@@ -313,48 +243,6 @@ def test_results_stay_in_their_groups(page: Page, vue: bool, tmp_path: Path) -> 
     page.wait_for_timeout(3000)  # until pictures are there and nodes have grown
     page.screenshot(path=tmp_path / "grown.png")
     check_readable(page, vue)
-
-
-@pytest.mark.parametrize("vue", [False, True])
-def test_training_shows_curve_and_pictures_and_can_be_stopped(page: Page, vue: bool, tmp_path: Path) -> None:
-    set_vue(page, vue)
-    page.evaluate("app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'default')")
-    open_workflow(page, QUICKSTART)
-    set_widgets(page, "UnlearnConcept", retain_prompts="a frog", thoroughness="custom")
-    set_widgets(page, "UnlearnConcept", steps=9_000 + vue, batch_size=1, runs=1, run_steps=2)
-    set_widgets(page, "RetentionMetric", retain_prompts="a car", seeds=1, forget_seeds=1, steps=2)
-    page.get_by_test_id("queue-button").click()
-
-    curve, pictures = page.locator("polyline"), page.locator("img[alt^='now: ']")
-    expect(page.get_by_text(re.compile(f"^Loss, step .* of {9_000 + vue}$"))).to_be_attached(timeout=RUN_MS)
-    expect(curve).to_be_attached()
-    expect(pictures).to_have_count(2, timeout=RUN_MS)
-    assert pictures.evaluate_all("each => each.every(picture => picture.naturalWidth > 0)")
-    page.screenshot(path=tmp_path / "training.png")
-    page.get_by_role("button", name="Stop and keep").dispatch_event("click")
-    expect(page.get_by_text("Pictures of other things moved")).to_have_css("opacity", "1", timeout=RUN_MS)
-    expect(page.get_by_role("button", name="Stop and keep")).to_have_count(0)
-    page.screenshot(path=tmp_path / "stopped.png")
-
-    reload(page)
-    expect(curve).to_be_attached()
-    expect(pictures).to_have_count(2)
-    set_vue(page, False)
-
-
-def test_the_curve_is_shown_inside_a_subgraph(page: Page) -> None:
-    open_workflow(page, QUICKSTART)
-    shown = page.evaluate(
-        """() => {
-            const node = app.graph.nodes.find(node => node.type === 'UnlearnConcept');
-            const { node: outer, subgraph } = app.graph.convertToSubgraph(new Set([node]));
-            const run = { prompt_id: 'p', node: `${outer.id}:${subgraph.nodes[0].id}` };
-            const detail = { ...run, losses: [2, 1], step: 2, steps: 3 };
-            window.comfyAPI.api.api.dispatchEvent(new CustomEvent('unlearning.live', { detail }));
-            return subgraph.nodes[0].live.element.textContent;
-        }"""
-    )
-    assert shown == "Loss, step 2 of 3"
 
 
 def test_prompt_boxes_have_caption_and_tooltip(page: Page) -> None:

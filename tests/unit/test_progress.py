@@ -44,8 +44,8 @@ def test_the_time_that_is_left_follows_the_speed_of_the_phase() -> None:
         lines = [pace.line("training", step, 5) for step in (1, 2, 3)]
         assert lines == [
             "training: step 1 of 5",
-            f"training: step 2 of 5, {first} left",
-            f"training: step 3 of 5, {later} left",
+            f"training: step 2 of 5, {first} left of this part",
+            f"training: step 3 of 5, {later} left of this part",
         ]
         assert pace.line("drawing", 3, 4) == "drawing: step 3 of 4"
 
@@ -99,6 +99,18 @@ def test_a_look_that_took_longer_is_paid_off_first() -> None:
     assert not budget.allows(1)
     clock.now += 0.2
     assert budget.allows(1)
+
+
+def test_a_look_may_be_kept_room_for() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    clock.now = 10
+    with budget.spend():
+        pass
+    fits = Budget.SHARE * 20
+    assert budget.affords(fits, ahead=10)
+    assert not budget.affords(fits + 0.01, ahead=10)
+    assert not budget.affords(fits)
 
 
 @given(st.lists(st.floats(-10, 10)), st.integers(1, 50))

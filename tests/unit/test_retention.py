@@ -232,11 +232,11 @@ def test_count_of_drawn_pictures(lpips: Lpips, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("integrity", "words"),
     [
-        (0.0, "moved 0.000, no more than in a second run of the base (0.0e+00)."),
-        (0.05, "moved 0.050, which is hard to see: another seed moves the shipped model's pictures 0.167."),
-        (0.1, "moved 0.100, less than another seed moves the shipped model's pictures (0.167)."),
-        (0.2, "moved 0.200, further than another seed moves the shipped model's pictures (0.167)."),
-        (0.6, "moved 0.600, as far as another prompt moves the shipped model's pictures (0.568)."),
+        (0.0, "moved by 0.000, no more than in a second run of the base (0.0e+00)."),
+        (0.05, "moved by 0.050, which is hard to see: another seed moves the shipped model's pictures by 0.167."),
+        (0.1, "moved by 0.100, less than another seed moves the shipped model's pictures (by 0.167)."),
+        (0.2, "moved by 0.200, further than another seed moves the shipped model's pictures (by 0.167)."),
+        (0.6, "moved by 0.600, as far as another prompt moves the shipped model's pictures (by 0.568)."),
     ],
 )
 def test_the_page_begins_with_what_the_figures_say(lpips: Lpips, integrity: float, words: str) -> None:
@@ -247,9 +247,9 @@ def test_the_page_begins_with_what_the_figures_say(lpips: Lpips, integrity: floa
 def test_the_sentence_tells_of_the_forget_prompts(lpips: Lpips) -> None:
     asked = plan(forget=["a cat face"], forget_seeds=2)
     result = run(lpips, changed_by_seed, plan=asked)
-    assert retention_sentences(result)[0] == f"Pictures of the forget prompts moved {result.forget_distance:.3f}."
+    assert retention_sentences(result)[0] == f"Pictures of the forget prompts moved by {result.forget_distance:.3f}."
     judged = run(lpips, changed_by_seed, plan=asked, judge=Judge.load())
-    assert retention_sentences(judged)[0] == f"Cat face is gone in {judged.unlearning_accuracy:.0%} of 2 pictures."
+    assert retention_sentences(judged)[0] == f"'cat face' is gone in {judged.unlearning_accuracy:.0%} of 2 pictures."
     single = run(lpips, changed_by_seed, plan=plan(forget=["a cat face"]), judge=Judge.load())
     assert retention_sentences(single)[0].endswith(" of 1 picture.")
 
@@ -258,7 +258,7 @@ def test_the_sentence_tells_of_a_picture_that_became_another(lpips: Lpips) -> No
     result = run(lpips, changed_by_seed)
     worst = WorstPicture("a car", 3, 0.3)
     told = retention_sentences(replace(result, integrity=0.05, noise_floor=0.0, worst=worst))
-    assert told[-1] == "'a car' moved furthest, 0.300: it has become another picture."
+    assert told[-1] == "'a car' moved furthest, by 0.300: it has become another picture."
     for few in (worst._replace(lpips=0.1), worst):
         assert len(retention_sentences(replace(result, integrity=few.lpips, noise_floor=0.0, worst=few))) == 1
 

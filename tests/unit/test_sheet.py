@@ -87,7 +87,7 @@ def test_no_row_is_refused() -> None:
 
 def test_sentences_stand_above_the_rows_and_within_the_sheet() -> None:
     bare = picture_sheet([row(forget=True)])
-    told = picture_sheet([row(forget=True)], ["Cat face is gone in 100% of 8 pictures.", "Others moved. " * 20])
+    told = picture_sheet([row(forget=True)], ["'cat face' is gone in 100% of 8 pictures.", "Others moved. " * 20])
     assert told.shape[2] == bare.shape[2] and told.shape[1] > bare.shape[1] + 3 * SENTENCE_LINE
     above = told[0, : told.shape[1] - bare.shape[1] + TITLE]
     assert (above[:, -MARGIN:] == told[0, 0, 0]).all()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,22 +15,29 @@ from .. import __version__
 from ..encodings import readable
 from ..hosts.texts import check_plain
 from ..methods import METHODS, ClosedForm, Method
-from ..model import SELECTIONS, DiffusionModel
+from ..model import SELECTIONS
 from ..presets import CHOICES, SUMMARIES
 from ..processes import current
-from ..prompts import Prompts, all_prompts
+from ..prompts import Prompts, all_prompts, lines
 from ..recipe import Recipe, check_recipe_path, recipe_path, save_recipe, training
 from ..settings import Settings
 from ..unlearn import unlearn
 from .bars import bar, moving
 from .shared import (
     PRECISIONS,
+    SIDES,
     ModelSource,
     add_model_arguments,
     add_precision_argument,
     check_patch_file,
     model_source,
 )
+
+if TYPE_CHECKING:
+    from ..hosts.base import DiffusersModel
+
+
+USUAL_SIDES = "without it 512, or the model's own where that is less"
 
 
 class Collected(argparse.Action):
@@ -51,6 +59,7 @@ class Request:
     out: Path
     device: str | None
     retain_given: bool  # whether the retain prompts are the user's
+    open_sides: tuple[str, ...]  # of `Settings`, which the model decides
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", choices=SELECTIONS, help="to train; without it those of the method's reference")
     for spec in fields(Settings):
         if spec.metadata:
-            name = f"--{spec.name.replace('_', '-')}"
-            parser.add_argument(name, type=type(spec.default), default=spec.default, help=spec.metadata["help"])
+            name, help = f"--{spec.name.replace('_', '-')}", spec.metadata["help"]
+            is_side = spec.name in SIDES
+            default, help = (None, f"{help}; {USUAL_SIDES}") if is_side else (spec.default, help)
+            parser.add_argument(name, type=type(spec.default), default=default, help=help)
     parser.set_defaults(recipe_options={})
 
 
@@ -111,13 +122,16 @@ def parse(args: argparse.Namespace) -> Request:
     prompts = Prompts.parse(*("\n".join(texts) for texts in (args.forget, args.overwrite, args.retain)))
     method = method_of(args.method, args.recipe_options.get(args.method, {}), args.option)
     chosen = {spec.name: getattr(args, spec.name) for spec in fields(Settings)}
+    open_sides = tuple(side for side in SIDES if chosen[side] is None)
+    chosen = {name: value for name, value in chosen.items() if name not in open_sides}
     settings = Settings(**{**chosen, "weights": args.weights or method.weights})
     method.check_settings(settings)
     check_patch_file(args.out)
     check_recipe_path(recipe_path(args.out))
     check_plain(all_prompts(prompts))
     source = model_source(args)
-    return Request(source, method, prompts, settings, args.out, args.device, bool(args.retain))
+    retain_given = set(prompts.retain) <= set(lines("\n".join(args.retain)))
+    return Request(source, method, prompts, settings, args.out, args.device, retain_given, open_sides)
 
 
 def recipe_of(source: ModelSource, recipe: Recipe, device: str | None) -> Recipe:
@@ -140,8 +154,7 @@ def run(args: argparse.Namespace) -> None:
     if isinstance(request.method, ClosedForm) and not is_main:
         return
     model = request.source.load()
-    if not request.retain_given:
-        request = replace(request, prompts=with_readable_retain(model, request.prompts))
+    request = completed(request, model)
     with bar("looking at the base model", "step") as shown:
         patch = unlearn(model, request.method, request.prompts, request.settings, moving(shown))
     if is_main:
@@ -151,9 +164,16 @@ def run(args: argparse.Namespace) -> None:
         print(request.out)
 
 
-def with_readable_retain(model: DiffusionModel, prompts: Prompts) -> Prompts:
-    """Without the retain prompts that the text encoder cannot read whole."""
-    return replace(prompts, retain=tuple(prompt for prompt in prompts.retain if readable(model, [prompt])))
+def completed(request: Request, model: DiffusersModel) -> Request:
+    """With what the user leaves to the model: the pictures' size, and which of the usual prompts it can hold."""
+    sides: dict[str, Any] = dict.fromkeys(request.open_sides, model.usual_side)
+    settings = replace(request.settings, **sides)
+    if request.retain_given:
+        return replace(request, settings=settings)
+    retain = tuple(prompt for prompt in request.prompts.retain if readable(model, [prompt]))
+    if current().is_main:
+        print(f"no retain prompts of yours: {len(retain)} everyday ones are held, named in the recipe", file=sys.stderr)
+    return replace(request, settings=settings, prompts=replace(request.prompts, retain=retain))
 
 
 def method_of(name: str, recipe: dict[str, Any], options: Sequence[str]) -> Method:

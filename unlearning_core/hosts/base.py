@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+USUAL_SIDE = 512  # pixels
 PARTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "unet", "vae")  # begin components' names
 
 
@@ -78,6 +79,12 @@ class DiffusersModel(ABC):
     def device(self) -> torch.device:
         """Where latents and deltas live."""
         return next(self.denoiser.parameters()).device  # a pipeline looks through all its modules
+
+    @property
+    def usual_side(self) -> int:
+        """Of a training picture in pixels, where none is given: USUAL_SIDE, or the network's own if that is less."""
+        own = self.denoiser.config.get("sample_size")
+        return min(USUAL_SIDE, self.downscale * own) if isinstance(own, int) else USUAL_SIDE
 
     @staticmethod
     @abstractmethod

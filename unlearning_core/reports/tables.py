@@ -39,7 +39,7 @@ def retention_sentences(retention: Retention) -> list[str]:
     """What the figures say, in words: what became of the concept, how far other pictures moved, beside what is known to
     move them, and which of them became another picture.
     """
-    moved = f"Pictures of other things moved {retention.integrity:.3f}, {_beside(retention)}."
+    moved = f"Pictures of other things moved by {retention.integrity:.3f}, {_beside(retention)}."
     return [*_of_concept(retention), moved, *_exception(retention)]
 
 
@@ -47,10 +47,11 @@ def _of_concept(retention: Retention) -> list[str]:
     if retention.forget_distance is None:
         return []
     if retention.concept is None or retention.accuracies is None or retention.accuracies.ua is None:
-        return [f"Pictures of the forget prompts moved {retention.forget_distance:.3f}."]
+        return [f"Pictures of the forget prompts moved by {retention.forget_distance:.3f}."]
     count = sum(each.votes for each in retention.accuracies.counts if each.figure == "ua")
-    concept = retention.concept[:1].upper() + retention.concept[1:]
-    return [f"{concept} is gone in {retention.accuracies.ua:.0%} of {count} picture{'s' * (count > 1)}."]
+    return [
+        f"{quoted(retention.concept)} is gone in {retention.accuracies.ua:.0%} of {count} picture{'s' * (count > 1)}."
+    ]
 
 
 def _beside(retention: Retention) -> str:
@@ -61,12 +62,12 @@ def _beside(retention: Retention) -> str:
     if retention.settings["LPIPS backbone"] != SCALE_BACKBONE:
         return f"in a second run of the base {retention.noise_floor:.1e}"
     if loss < OTHER_SEED / 3:
-        return f"which is hard to see: another seed moves the shipped model's pictures {OTHER_SEED}"
+        return f"which is hard to see: another seed moves the shipped model's pictures by {OTHER_SEED}"
     if loss < OTHER_SEED:
-        return f"less than another seed moves the shipped model's pictures ({OTHER_SEED})"
+        return f"less than another seed moves the shipped model's pictures (by {OTHER_SEED})"
     if loss < OTHER_PROMPT:
-        return f"further than another seed moves the shipped model's pictures ({OTHER_SEED})"
-    return f"as far as another prompt moves the shipped model's pictures ({OTHER_PROMPT})"
+        return f"further than another seed moves the shipped model's pictures (by {OTHER_SEED})"
+    return f"as far as another prompt moves the shipped model's pictures (by {OTHER_PROMPT})"
 
 
 def _exception(retention: Retention) -> list[str]:
@@ -75,7 +76,7 @@ def _exception(retention: Retention) -> list[str]:
     comparable = retention.settings["LPIPS backbone"] == SCALE_BACKBONE
     if not comparable or retention.integrity >= OTHER_SEED or worst.lpips < OTHER_SEED:
         return []
-    return [f"{quoted(worst.prompt)} moved furthest, {worst.lpips:.3f}: it has become another picture."]
+    return [f"{quoted(worst.prompt)} moved furthest, by {worst.lpips:.3f}: it has become another picture."]
 
 
 def retention_page(retention: Retention) -> str:
