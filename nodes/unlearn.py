@@ -120,7 +120,10 @@ class UnlearnConcept(io.ComfyNode):
                     tooltip=thoroughness_tooltip(),
                     extra_dict={"start": START, "hides": hides()},
                 ),
-                *(number_input(SETTINGS[name], optional=True) for name in ("adversaries", "retain_ratio")),
+                *(
+                    number_input(SETTINGS[name], optional=True)
+                    for name in ("adversaries", "retain_ratio", "held_wordings")
+                ),
                 io.Latent.Input(
                     "forget_latents",
                     optional=True,

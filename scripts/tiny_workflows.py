@@ -105,7 +105,7 @@ def as_app() -> Graph:
     captions = {
         (UNLEARN, "forget_prompts"): "What to forget",
         (UNLEARN, "overwrite_prompt"): "What to draw instead",
-        (MEASURED, "forget_prompts"): "Drawn to see what is gone",
+        (MEASURED, "forget_prompts"): "Drawn to see what is gone; empty: what you forget",
         (MEASURED, "retain_prompts"): "Drawn to see what stayed",
     }
     return replace(concept(), identity=identity("app"), app=App(captions, (SHEET,)))

@@ -65,7 +65,7 @@ PRESETS = {
             "a short training; resists what quick does, and forgets styles more surely",
             method="ovw",
             options={"help_weight": 5.0},
-            settings={**PROTECTED, "steps": 80},
+            settings={**PROTECTED, "held_wordings": 8, "steps": 80},
             steps_each=8,
         ),
         Preset(

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from .deltas import UNPROTECTED, Directions
+from .encodings import readable
 from .model import DiffusionModel
 from .prompts import Prompts, held_prompts
 from .selections import selections_of
 from .settings import Settings
 from .texts import TextReader
+from .wordings import other_endings
 
 
 @torch.no_grad()
@@ -20,8 +22,8 @@ def protected_directions(model: DiffusionModel, settings: Settings, prompts: Pro
     """The directions in which those of the chosen weights may change that read the text and nothing else, by name.
 
     A direction is free when the held prompts' tokens have a singular value along it of less than `protect` times their
-    largest one. None without `protect`. Raises ValueError when no chosen weight reads the text alone, or no direction
-    is free.
+    largest one. `held_wordings` of each prompt, those that the text encoder reads whole, count as held. None without
+    `protect`. Raises ValueError when no chosen weight reads the text alone, or no direction is free.
     """
     if not settings.protect:
         return UNPROTECTED
@@ -33,7 +35,8 @@ def protected_directions(model: DiffusionModel, settings: Settings, prompts: Pro
             "cross_attention_kv or all as weights, or set protect to 0"
         )
     reader = TextReader(model, reading, settings.size, one_text=selections.proven)
-    held, forget = (_gram(reader, texts) for texts in (held_prompts(prompts), prompts.forget))
+    alike = [text for text in other_endings(prompts, settings.held_wordings) if readable(model, [text])]
+    held, forget = (_gram(reader, texts) for texts in ([*held_prompts(prompts), *alike], prompts.forget))
     found: dict[str, Directions] = {}
     for group, kept, lost in zip(reader.groups, held, forget, strict=True):
         found |= dict.fromkeys(group, _directions(kept, lost, settings.protect, model.device))

@@ -52,6 +52,13 @@ class Settings:
     wordings: int = option(
         0, 0, 64, "other wordings of each forget prompt to look for, which half of the batch sees; 0 is off", step=1
     )
+    held_wordings: int = option(
+        0,
+        0,
+        64,
+        "other endings of each prompt to hold, from the others, that protect leaves alone too; 0 is off",
+        step=1,
+    )
     adversaries: int = option(
         0,
         0,

@@ -194,6 +194,23 @@ def framed(forget: str, held: Sequence[str]) -> list[str]:
     return [text for text in texts if text != forget][: 2 * KINDS]
 
 
+def other_endings(prompts: Prompts, most: int) -> list[str]:
+    """The subjects of held prompts with the usual endings of them all, such as `in watercolour`, and with none: at most
+    `most` new ones for each prompt, the most frequent endings first; none that says a forget prompt.
+    """
+    held = held_prompts(prompts)
+    ends = ["", *_parts(BEHIND, held)]
+    found: list[str] = []
+    for prompt in held:
+        subject = BEHIND.sub("", prompt)
+        texts = [f"{subject} {end}".strip() for end in ends if subject]
+        told = [
+            text for text in texts if not any(_said_by(forget, [{*text.lower().split()}]) for forget in prompts.forget)
+        ]
+        found += [text for text in told if text not in held][:most]
+    return list(dict.fromkeys(found))
+
+
 def reordered(own: Sequence[str], mixed: random.Random) -> list[str]:
     """The words twice, backwards, and mixed."""
     orders = [[*own, *own], backwards(own), *(mixed.sample(own, len(own)) for _ in range(KINDS - 2))]

@@ -11,7 +11,7 @@ from front_end import ALL, open_workflow, read
 from playwright.sync_api import Page, expect
 
 UNLEARN = "app.graph.nodes.find(node => node.type === 'UnlearnConcept')"
-LATEST = ("thoroughness", "adversaries", "retain_ratio")  # inputs that older files lack
+LATEST = ("thoroughness", "adversaries", "retain_ratio", "held_wordings")  # inputs that older files lack
 
 
 def test_a_new_node_shows_what_has_to_be_decided(page: Page) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -89,6 +90,33 @@ def test_previews_change_nothing(
     assert first["base"] == second["base"] == last["base"]
     assert first["now"] is None
     assert len({second["now"], last["now"], last["base"]}) == 3
+
+
+@pytest.mark.parametrize(("pace", "cost"), [(1.0, 0.6), (1.0, 1.2), (0.1, 0.05), (5.0, 1.0)])
+def test_the_last_pictures_are_of_the_last_step(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch, pace: float, cost: float
+) -> None:
+    """Whatever a step and pictures take, as long as the budget has room for two of the base and of the end."""
+    core, preview, now = pack("unlearning_core.progress"), pack("nodes.host.preview"), [0.0]
+    monkeypatch.setattr(preview, "monotonic", lambda: now[0])
+    monkeypatch.setattr(preview, "Budget", lambda: core.Budget(lambda: now[0]))
+
+    def draw(self: Any) -> list[str]:
+        now[0] += cost
+        return [f"at {now[0]}"]
+
+    monkeypatch.setattr(preview.Previews, "_drawn", draw)
+    host = SimpleNamespace(bare=nullcontext)
+    shown: list[tuple[Any, int]] = []
+    settings = pack("unlearning_core.settings").Settings(batch_size=10)
+    previews = preview.Previews(host, None, ["a cat"], settings, lambda pairs, step: shown.append((pairs[0].now, step)))
+    for step in range(1, 81):
+        now[0] += pace
+        previews(core.Progress(step, 80, 0.5, phase=core.TRAINING, step=step, steps=80))
+    assert shown[0][0] is None
+    assert shown[-1] == (f"at {now[0]}", 80)
+    spent = cost * len(shown)
+    assert spent <= core.Budget.SHARE * now[0]
 
 
 def test_the_curve_has_every_loss(pack: Pack, sent: list[dict[str, Any]], model: Any, clip: Any) -> None:

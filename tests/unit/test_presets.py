@@ -30,6 +30,7 @@ OTHERS: dict[str, Any] = {  # another value of each setting
     "protect": 0.5,
     "adversaries": 4,
     "retain_ratio": 2,
+    "held_wordings": 3,
     "seed": 9,
     "width": 64,
     "height": 64,

@@ -70,6 +70,17 @@ def test_what_retain_prompts_read_stays(model: DiffusersModel, rank: int) -> Non
     assert f"of {width} directions of the text may change" in note
 
 
+def test_the_subjects_with_other_endings_stay_too(model: DiffusersModel) -> None:
+    """What protects a prompt with another one's ending moves its tokens less."""
+    asked = TextReader(model, selections_of(model, SETTINGS.size).of("text_projections"), SETTINGS.size)
+    tokens = asked.read("a car in twemoji style")[0].float()
+    along = []
+    for count in (0, 8):
+        free = protected_directions(model, replace(SETTINGS, held_wordings=count), PROMPTS)
+        along.append(max(float((tokens @ each.free.T).norm()) for each in free.values()))
+    assert along[1] < along[0] / 2
+
+
 def outputs(model: DiffusersModel, patch: UnlearningPatch) -> tuple[float, float]:
     """How far the held prompts' tokens move at the output of any layer, at most, and how far tokens could move."""
     names = selections_of(model, SETTINGS.size).of("cross_attention_kv")

@@ -71,6 +71,17 @@ def test_retain_prompts_that_nobody_gave_are_those_that_the_model_reads(tmp_path
     retain = trained(path, out).retain
     assert retain and set(retain) < set(DEFAULT_RETAIN)
     assert Recipe.load(recipe_path(out)).retain == retain
+    path.write_text(replace(RECIPE, retain=["a frog"]).text(), encoding="utf-8")  # which is to be forgotten
+    assert trained(path, out).retain == retain
+
+
+def test_pictures_that_nobody_sized_have_the_models_own_size(tmp_path: Path) -> None:
+    path, out = tmp_path / "recipe.toml", tmp_path / "patch.safetensors"
+    sized = {name: value for name, value in SMALLEST.items() if name != "width"}
+    path.write_text(replace(RECIPE, settings=sized).text(), encoding="utf-8")
+    chosen = trained(path, out).settings
+    assert (chosen["width"], chosen["height"]) == (128, 64)
+    assert Recipe.load(recipe_path(out)).settings["width"] == 128
 
 
 @pytest.mark.parametrize("change", [{"method": "lost"}, {"options": {"margin": 1.0}}, {"settings": {"warmth": 3}}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from unlearning_core.tiny import MODEL
 from unlearning_core.tiny.world import CONCEPTS, names, prompt
 from unlearning_core.unlearn import unlearn
 from unlearning_core.vocabulary import Vocabulary
-from unlearning_core.wordings import framed, named_spans, other_wordings, reordered, shortened
+from unlearning_core.wordings import framed, named_spans, other_endings, other_wordings, reordered, shortened
 
 SAMPLING = Sampling(8, 3.0, 128, 128)
 PROMPTS = Prompts(
@@ -87,6 +88,21 @@ def test_candidates_are_of_the_prompts_own_words(own: list[str], held: list[list
     for start, end in named_spans(own, [set(words) for words in held]):
         assert 0 <= start < end <= len(own)
         assert set(own) - known <= set(own[start:end])
+
+
+@given(st.lists(WORD, min_size=2, max_size=6, unique=True), st.lists(WORD, min_size=2, max_size=4, unique=True))
+def test_held_subjects_have_each_others_endings(subjects: list[str], endings: list[str]) -> None:
+    """But for what says the forget prompt, which has a subject and an ending of held ones."""
+    pairs = [f"{subject} in {ending}" for subject, ending in zip(subjects, cycle(endings), strict=False)]
+    forget = f"{subjects[0]} in {endings[-1]}"
+    retain = tuple(text for text in pairs if text != forget)
+    found = other_endings(Prompts((forget,), ("",), retain), len(endings) + 1)
+    told = {text.split(" in ")[1] for text in retain}
+    every = {text for pair in retain for text in (pair.split()[0], *(f"{pair.split()[0]} in {end}" for end in told))}
+    said = {text for text in every if {*forget.split()} - {"in"} <= {*text.split()}}
+    assert len(found) == len({*found})
+    assert {*found} == every - said - {*retain}
+    assert len(other_endings(Prompts((forget,), ("",), retain), 1)) <= len(retain)
 
 
 @given(st.lists(WORD, min_size=2, max_size=9, unique=True), st.sampled_from(["</w>", "\u2581", "\u0120", ""]))

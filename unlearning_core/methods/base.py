@@ -166,6 +166,7 @@ class ClosedForm(Method):
         "learning_rate",
         "alpha",
         "protect",
+        "held_wordings",
         "adversaries",
         "retain_ratio",
         "seed",
