@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from unlearning_core.methods import METHODS, GradientMethod, Method
@@ -16,6 +16,7 @@ HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; t
 MARGINS = ("margin", (0.0, 0.5, 1.0))
 SETTLED = ("steps", (100, 150, 200, 300))  # a constraint takes time to hold, and longer with some seeds
 LEARNING_RATE = 1e-3
+AS_WRITTEN = " without held_wordings"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def preset_row(preset: Preset) -> Contender:
     )
 
 
+def as_written(row: Contender) -> Contender:
+    """A preset's row that protects the retain prompts as they are written, and no other endings of them."""
+    return replace(row, name=f"{row.name}{AS_WRITTEN}", settings={**row.settings, "held_wordings": 0})
+
+
 CONTENDERS = [
     Contender("OVW", "ovw", outer=HELPS),
     Contender("OVW, protected", "ovw", settings=PROTECTED, outer=HELPS),
@@ -71,6 +77,7 @@ CONTENDERS = [
         "Null space", "nullspace", outer=("tolerance", (1e-3, 3e-3, 1e-2)), inner=("ridge", (3.0, 0.3, 0.03, 1e-3))
     ),
     *map(preset_row, PRESETS.values()),
+    as_written(preset_row(PRESETS["balanced"])),
 ]
 
 

@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from benchmarks.bootstrap import difference, is_clear
+from benchmarks.contenders import AS_WRITTEN
 from unlearning_core.metrics.figure import figure_named
 from unlearning_core.metrics.statistics import Interval
 from unlearning_core.reports.tables import markdown_table, settings_line
@@ -230,7 +231,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
         for name in methods(rows):
             runs = [row["curve"] for row in of(rows, task, name)]
             (x, x_reach), (y, y_reach) = (spread(runs, key) for key in ("integrity", "ua"))
-            line, marker = "--" if NO_HELP in name else "-", "s" if PROTECTED in name else "o"
+            line, marker = "--" if name.endswith((NO_HELP, AS_WRITTEN)) else "-", "s" if PROTECTED in name else "o"
             colour = colours[plain_name(name)]
             axes.errorbar(x, y, y_reach, x_reach, line, marker=marker, color=colour, label=name, ms=4, elinewidth=0.7)
         axes.set_xlabel(figure_named("integrity").label)
@@ -244,7 +245,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
 
 def plain_name(name: str) -> str:
     """The method of a row, without what it was measured with."""
-    return name.removesuffix(NO_HELP).removesuffix(PROTECTED)
+    return name.removesuffix(NO_HELP).removesuffix(AS_WRITTEN).removesuffix(PROTECTED)
 
 
 def spread(runs: Sequence[Sequence[dict[str, float]]], key: str) -> tuple[list[float], list[list[float]]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.contenders import CONTENDERS, SAMPLING, Contender, preset_row
+from benchmarks.contenders import AS_WRITTEN, CONTENDERS, SAMPLING, Contender, preset_row
 from benchmarks.keeping import kept
 from benchmarks.report import devices
 from benchmarks.sharing import add_machine, start_log, workers
@@ -41,7 +41,7 @@ from unlearning_core.presets import PRESETS
 from unlearning_core.prompts import quoted
 from unlearning_core.reports.tables import markdown_table, settings_line
 
-NAMES = ("Quick", "Balanced", "Thorough", "OVW", "OVW, protected", "ESD-x", "UCE")
+NAMES = ("Quick", "Balanced", f"Balanced{AS_WRITTEN}", "Thorough", "OVW", "OVW, protected", "ESD-x", "UCE")
 THOROUGH = preset_row(PRESETS["thorough"])
 FEW = replace(THOROUGH, name="Thorough, 8 adversaries", settings={**THOROUGH.settings, "adversaries": 8})
 ATTACKED = [FEW, *(contender for contender in reversed(CONTENDERS) if contender.name in NAMES)]  # the longest first
