@@ -29,7 +29,7 @@ class SaveUnlearningPatch(io.ComfyNode):
             category="unlearning",
             description=(
                 "Saves the patch as safetensors under output/loras, where Load Patched Model and the stock LoRA "
-                "loaders list it after a refresh (R), and beside it its recipe, which Unlearn From Recipe repeats."
+                "loaders list it, and beside it its recipe, which Unlearn From Recipe repeats."
             ),
             search_aliases=["save lora", "unlearning patch", "save erasure", "export lora"],
             inputs=[

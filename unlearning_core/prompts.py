@@ -186,6 +186,9 @@ class Prompts:
         `default_retain`.
         """
         parts = [[side.strip() for side in line.partition(ARROW)] for line in lines(forget)]
+        twice = next((forget for forget, _, target in parts if ARROW in target), None)
+        if twice is not None:
+            raise ValueError(f"forget prompts: {quoted(twice)} has two '{ARROW}'; write one target for each line")
         shared = lines(overwrite) or ("",)
         if any(arrow for _, arrow, _ in parts):
             if len(shared) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST = "sheet.png"  # of what figures and pictures have behind their prefix and counter
 RECIPES = "unlearning_recipes"  # ComfyUI's name for the recipes beside patches
+UNSEEN = ("Cc", "Cf")  # Unicode's categories of control and format characters
+DRIVE = re.compile("[A-Za-z]:")  # on Windows; a name there may not travel
 KINDS = ("lpips", "open_clip", "inception")  # model folders that ComfyUI does not know by itself
 
 
@@ -105,12 +108,14 @@ def output_file(name: str, target: Target) -> dict[str, str]:
 
 def _check_target(prefix: str, below: str, suffix: str) -> None:
     check_characters(prefix)
+    if any(unicodedata.category(character) in UNSEEN for character in prefix):
+        raise ValueError(f"{prefix!r}: there are characters in it that nobody sees; write it in plain characters")
     parts = [part for part in re.split(r"[/\\]", prefix.strip()) if part not in ("", ".")]
     if not parts:
         raise ValueError("empty; write a file name, such as unlearned")
     folder = (Path(folder_paths.get_output_directory()) / below).resolve()
     inside = (folder / prefix).resolve().is_relative_to(folder)  # a link in it may lead out
-    if ".." in parts or Path(prefix).is_absolute() or not inside:
+    if ".." in parts or DRIVE.match(prefix) or Path(prefix).is_absolute() or not inside:
         named = Path("output", below).as_posix()
         raise ValueError(f"{prefix!r} leaves {named}; write a name, or folders and a name, within it")
     check_writable(folder / f"{os.path.normpath(prefix)}_{1:05}_{suffix}")

@@ -13,7 +13,7 @@ import { textOf } from "./texts.js";
 
 const WIDGET = "figures";
 const PROMPTS_HEIGHT = 140;
-const LEAST_HEIGHT = 150;
+const LEAST_HEIGHT = 200;
 const MOST_HEIGHT = { classic: 300, vue: 160 }; // Vue nodes are higher, and would grow out of their group
 const stored = new Stored("Unlearning.Figures");
 const mostHeight = () => MOST_HEIGHT[LiteGraph.vueNodesMode ? "vue" : "classic"];

@@ -12,7 +12,7 @@ import { textOf } from "./texts.js";
 const EVENT = "unlearning.live";
 const STOP = "/unlearning/stop";
 const WIDGET = "live";
-const HEIGHT = { curve: 130, pictures: 225 };
+const HEIGHT = { curve: 130, pictures: 250 };
 const CURVE = { width: 300, height: 48, margin: 3 };
 const SVG = "http://www.w3.org/2000/svg";
 const stored = new Stored("Unlearning.Live");

@@ -8,7 +8,8 @@ import { isOurs, optionsOf } from "./nodes.js";
 const CHOICE = "thoroughness";
 const SHOWN_BEHIND = "overwrite_prompt";
 const FILED_BEHIND = "wordings"; // files have values by their place, and older ones end there
-const DECIDING = [CHOICE, "method", "wordings"];
+const METHOD = "method";
+const DECIDING = [CHOICE, METHOD, "wordings"];
 
 function widgetOf(node, name) {
   return node.widgets.find((widget) => widget.name === name);
@@ -57,7 +58,32 @@ function widgetsOf(node, names) {
   return new Set(own.flatMap((widget) => [widget, ...(widget.linkedWidgets ?? [])]));
 }
 
+function optionWidgets(node) {
+  return node.widgets.filter((widget) => widget.name.startsWith(`${METHOD}.`));
+}
+
+/** What a method's options were when another method took their place, by method and widget. */
+function keepOptions(node) {
+  node.keptOptions ??= {};
+  const kept = (node.keptOptions[widgetOf(node, METHOD).value] ??= {});
+  for (const widget of optionWidgets(node)) {
+    if (widget.isKept) continue;
+    widget.isKept = true;
+    const { onRemove } = widget;
+    widget.onRemove = function (...given) {
+      kept[widget.name] = widget.value;
+      onRemove?.apply(this, given);
+    };
+  }
+}
+
+function restoreOptions(node) {
+  const kept = node.keptOptions[widgetOf(node, METHOD).value] ?? {};
+  for (const widget of optionWidgets(node)) if (widget.name in kept) widget.value = kept[widget.name];
+}
+
 function hideUnneeded(node) {
+  keepOptions(node);
   const { hides } = optionsOf(node, CHOICE);
   const hidden = widgetsOf(node, unneeded(node));
   for (const widget of widgetsOf(node, Object.values(hides).flatMap(Object.values).flat())) {
@@ -82,6 +108,7 @@ function followDecisions(node) {
     widget.callback = function (...given) {
       callback?.apply(this, given);
       isNew = false;
+      if (this.name === METHOD) restoreOptions(node);
       refit(node);
     };
   }
@@ -91,6 +118,7 @@ function followDecisions(node) {
     isNew = false;
   };
   queueMicrotask(() => {
+    keepOptions(node);
     if (!isNew) return;
     widgetOf(node, CHOICE).value = optionsOf(node, CHOICE).start;
     refit(node);

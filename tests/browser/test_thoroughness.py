@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_end import ALL, open_workflow, read
+from front_end import ALL, open_workflow, read, set_widgets
 from playwright.sync_api import Page, expect
 
 UNLEARN = "app.graph.nodes.find(node => node.type === 'UnlearnConcept')"
@@ -35,6 +35,29 @@ def test_a_new_node_shows_what_has_to_be_decided(page: Page) -> None:
     assert {"thoroughness": "quick", "method": "ovw", "wordings": 4, "steps": 80}.items() <= sent.items()
 
 
+def test_a_methods_options_come_back_with_it(page: Page) -> None:
+    """What was set for a method, after others and presets, and from a file."""
+    place_unlearn_concept(page)
+    options = f"{UNLEARN}.widgets.filter(each => each.name.startsWith('method.')).map(each => [each.name, each.value])"
+    told = {"ovw": {"method.help_weight": 3}, "saddle": {"method.margin": 0.5, "method.damping": 2}}
+    choose(page, thoroughness="custom")
+    for method, values in told.items():
+        choose(page, method=method)
+        set_widgets(page, "UnlearnConcept", **values)
+    for method, values in told.items():
+        choose(page, method="uce")
+        choose(page, thoroughness="quick")
+        choose(page, thoroughness="custom")
+        choose(page, method=method)
+        assert values.items() <= dict(page.evaluate(options)).items()
+    page.evaluate("app.loadGraphData(app.graph.serialize())")
+    page.wait_for_function(f"{UNLEARN}?.widgets.some(each => each.name === 'method.margin')")
+    assert told["saddle"].items() <= dict(page.evaluate(options)).items()
+    choose(page, method="ovw")
+    choose(page, method="saddle")
+    assert told["saddle"].items() <= dict(page.evaluate(options)).items()
+
+
 @pytest.mark.usefixtures("vue_nodes")
 def test_a_new_vue_node_shows_what_has_to_be_decided(page: Page) -> None:
     place_unlearn_concept(page)
@@ -52,8 +75,8 @@ def test_files_from_before_the_choice_mean_custom_and_keep_their_values(page: Pa
     saved = read(ALL["style"].file)
     [node] = [each for each in saved["nodes"] if each["type"] == "UnlearnConcept"]
     values = [*node["widgets_values"]]
-    assert values[-3:] == ["custom", 0, 1]
-    del node["widgets_values"][-3:]
+    assert values[-len(LATEST) :] == ["custom", 0, 1, 0]
+    del node["widgets_values"][-len(LATEST) :]
     node["inputs"] = [each for each in node["inputs"] if each["name"] not in LATEST]
     path = tmp_path / "before.json"
     path.write_text(json.dumps(saved), encoding="utf-8")
@@ -75,7 +98,7 @@ def test_the_choice_is_saved_behind_the_other_values(page: Page) -> None:
     place_unlearn_concept(page)
     choose(page, thoroughness="thorough", method="esd", wordings=3)
     saved = page.evaluate("app.graph.serialize()")
-    assert saved["nodes"][0]["widgets_values"][-4:] == [3, "thorough", 0, 1]
+    assert saved["nodes"][0]["widgets_values"][-5:] == [3, "thorough", 0, 1, 0]
     page.evaluate("async saved => { app.graph.clear(); app.graph.configure(saved); }", saved)
     assert page.evaluate("app.graph.serialize().nodes[0].widgets_values") == saved["nodes"][0]["widgets_values"]
     assert "steps" not in shown(page)

@@ -61,6 +61,7 @@ def test_held_prompts_include_empty_prompt_and_targets_once() -> None:
         ("", "", "", "forget prompts: empty"),
         ("a cat\n=> a dog", "", "", "forget prompts: empty"),
         ("a\nb\nc", "d\ne", "", "2 lines for 3 forget prompts"),
+        ("a => b => c", "", "", "'a' has two '=>'"),
         ("a cat", "A cat", "", "'a cat' would be overwritten by itself"),
         ("a cat => a dog\na dog => a fox", "", "", "'a dog' is to be forgotten too"),
         ("a cat => a dog\na fox", "a bear\na cow", "", "2 lines beside forget prompts with '=>'"),
