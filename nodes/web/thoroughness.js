@@ -62,9 +62,8 @@ function optionWidgets(node) {
   return node.widgets.filter((widget) => widget.name.startsWith(`${METHOD}.`));
 }
 
-/** What a method's options were when another method took their place, by method and widget. */
+/** Notes what a method's options are when another method takes their place, by method and widget. */
 function keepOptions(node) {
-  node.keptOptions ??= {};
   const kept = (node.keptOptions[widgetOf(node, METHOD).value] ??= {});
   for (const widget of optionWidgets(node)) {
     if (widget.isKept) continue;
@@ -103,6 +102,7 @@ function refit(node) {
 /** A node that is placed anew begins with a preset. One that is loaded gets values in the same task: it keeps them. */
 function followDecisions(node) {
   let isNew = true;
+  node.keptOptions = {};
   for (const widget of DECIDING.map((name) => widgetOf(node, name))) {
     const { callback } = widget;
     widget.callback = function (...given) {
