@@ -91,10 +91,11 @@ def concept() -> Graph:
         f"Makes **a small model forget cats**, and measures what that cost. {RUN}",
         f"* **Before, after, difference**: cat faces turn into dog faces, the other pictures stay.\n{SCALE}",
         takes("a minute"),
-        "**forget_prompts** alone: write **a pizza** for **a cat face** in each line. The lines about pizzas in the "
+        "**forget_prompts** alone: write **a pizza**, alone or in several wordings. The lines about pizzas in the "
         "other boxes are left out by themselves. The patch is saved in output/loras; workflow 05 draws with it.",
     )
-    few = replace(CATS, retain=in_turn(THINGS, 0), measured_retain=CATS.measured_retain[::2])
+    other = CATS.overwrite[:1]  # one line for all, so that the forget prompts can be any others
+    few = replace(CATS, overwrite=other, retain=in_turn(THINGS, 0), measured_retain=CATS.measured_retain[::2])
     training = replace(OVERWRITE, thoroughness=BALANCED, runs=4, run_steps=5)
     measuring = replace(DRAWN, steps=15, seeds=1, forget_seeds=2)
     return standard("quickstart", few, training, measuring, told)
