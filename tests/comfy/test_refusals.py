@@ -41,9 +41,9 @@ MISTAKES: dict[str, list[tuple[str, Any, str]]] = {
     "RetentionMetric": [
         ("retain_prompts", "", "retain prompts: empty"),
         ("filename_prefix", " ", "filename_prefix: empty"),
-        ("filename_prefix", "a\nb", "characters in it that nobody sees"),
-        ("filename_prefix", "a\u202eb", "characters in it that nobody sees"),
-        ("filename_prefix", "C:\\b", "leaves output"),
+        ("filename_prefix", "a\nb", r"filename_prefix: 'a\nb': there are characters in it"),
+        ("filename_prefix", "a\u202eb", r"filename_prefix: 'a\u202eb': there are characters in it"),
+        ("filename_prefix", "C:\\b", r"filename_prefix: 'C:\\b' leaves output"),
         ("backbone", "resnet", "no LPIPS backbone is called 'resnet'"),
         ("backbone", {"a": 1}, "backbone: {'a': 1} is no text"),
     ],
