@@ -39,7 +39,10 @@ def test_a_methods_options_come_back_with_it(page: Page) -> None:
     """What was set for a method, after others and presets, and from a file."""
     place_unlearn_concept(page)
     options = f"{UNLEARN}.widgets.filter(each => each.name.startsWith('method.')).map(each => [each.name, each.value])"
-    told = {"ovw": {"method.help_weight": 3}, "saddle": {"method.margin": 0.5, "method.damping": 2}}
+    told: dict[str, dict[str, float]] = {
+        "ovw": {"method.help_weight": 3},
+        "saddle": {"method.margin": 0.5, "method.damping": 2},
+    }
     choose(page, thoroughness="custom")
     for method, values in told.items():
         choose(page, method=method)
