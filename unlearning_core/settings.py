@@ -8,6 +8,7 @@ from .model import SELECTIONS
 from .options import check_ranges, option
 from .sampling import Sampling
 
+USUAL_SIDE = 512  # pixels of a picture, where nothing tells
 CUSTOM = "custom"  # no preset
 
 
@@ -69,8 +70,8 @@ class Settings:
     )
     retain_ratio: int = option(1, 1, 64, "retain latents a step for each forget latent", step=1)
     seed: int = option(0, 0, 2**64 - 1, "seed of trajectories, batches and LoRA factors", step=1)
-    width: int = option(512, 16, 16384, "width of the training pictures in pixels", step=8)
-    height: int = option(512, 16, 16384, "height of the training pictures in pixels", step=8)
+    width: int = option(USUAL_SIDE, 16, 16384, "width of the training pictures in pixels", step=8)
+    height: int = option(USUAL_SIDE, 16, 16384, "height of the training pictures in pixels", step=8)
     batch_size: int = option(6, 1, 256, "forget latents a step", step=1)
     runs: int = option(16, 1, 4096, "least number of base trajectories to forget on, and again to retain on", step=1)
     run_steps: int = option(20, 2, 1000, "sampling steps of a base trajectory; distilled models: their own few", step=1)

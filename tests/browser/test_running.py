@@ -25,7 +25,7 @@ TOLD = "app.graph.nodes.flatMap(node => node.widgets ?? []).map(each => String(e
 
 
 def test_a_run_of_another_tab_is_not_shown_in_this_one(page: Page) -> None:
-    """Nor what is told under its nodes; back in its own tab, figures are as out of date as before."""
+    """Nor what is told under its nodes."""
     open_short_quickstart(page)
     set_widgets(page, "RetentionMetric", seed=5)
     done = queue(page)

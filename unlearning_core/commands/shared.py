@@ -13,6 +13,7 @@ from ..patch import Record, UnlearningPatch
 from ..processes import current
 from ..prompts import check_measured, lines
 from ..sampling import SEEDS, Sampling
+from ..settings import USUAL_SIDE
 
 if TYPE_CHECKING:
     from ..hosts.base import DiffusersModel
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 MODEL_HELP = "diffusers folder, safetensors file, or a name on Hugging Face such as owner/model"
 STRONGEST = 10.0  # strength of a patch, as its loader node takes it
 SIDES = ("width", "height")
-USUAL = 512  # pixels of a picture's side, where a patch does not tell
 SECTIONS = ("retain", "forget")
 PRECISIONS = ("float32", "bfloat16")  # gradients underflow in float16
 
@@ -99,7 +99,9 @@ def sampling_of(args: argparse.Namespace, record: Record) -> Sampling:
     """Of the arguments that `add_sampling_arguments` defines, and the record of the patch that is drawn with."""
     given = (getattr(args, side) for side in SIDES)
     trained = (record.settings.get(side) for side in SIDES)
-    width, height = (one or (other if type(other) is int else USUAL) for one, other in zip(given, trained, strict=True))
+    width, height = (
+        one or (other if type(other) is int else USUAL_SIDE) for one, other in zip(given, trained, strict=True)
+    )
     return Sampling(args.steps, args.cfg, width, height)
 
 

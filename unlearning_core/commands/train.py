@@ -20,7 +20,7 @@ from ..presets import CHOICES, SUMMARIES
 from ..processes import current
 from ..prompts import Prompts, all_prompts, lines
 from ..recipe import Recipe, check_recipe_path, recipe_path, save_recipe, training
-from ..settings import Settings
+from ..settings import USUAL_SIDE, Settings
 from ..unlearn import unlearn
 from .bars import bar, moving
 from .shared import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..hosts.base import DiffusersModel
 
 
-USUAL_SIDES = "without it 512, or the model's own where that is less"
+USUAL_SIDES = f"without it {USUAL_SIDE}, or the model's own where that is less"
 
 
 class Collected(argparse.Action):

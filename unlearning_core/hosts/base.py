@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from ..fingerprint import Fingerprint
 from ..model import Cond, check_size
 from ..patch import UnlearningPatch
+from ..settings import USUAL_SIDE
 from ..vocabulary import NO_WORDS, Embedded, Vocabulary, embedded
 from .network import check_network
 from .texts import Window, check_plain, check_windows
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-USUAL_SIDE = 512  # pixels
 PARTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "unet", "vae")  # begin components' names
 
 
