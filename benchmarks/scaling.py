@@ -49,7 +49,7 @@ PROMPTS, SIZES, STEPS = (8, 16, 32, 64), (128, 192, 256), (5, 10, 20)
 PICTURES, SIDE, FEW = 16, 128, 5  # prompts, pixels and steps where another of them grows
 PROCESSES = (1, 2)
 SEEDS, FORGET_SEEDS, EVALUATED_STEPS = 8, 10, 5  # of the evaluation in 1 and 2 processes
-TRAINED = Settings(steps=10, width=SIDE, height=SIDE, runs=32, run_steps=10, batch_size=8)
+TRAINED = Settings(steps=10, width=SIDE, height=SIDE, runs=32, run_steps=10, batch_size=8, micro_batch=4)
 REPEATS = 5
 
 

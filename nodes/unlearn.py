@@ -122,7 +122,7 @@ class UnlearnConcept(io.ComfyNode):
                 ),
                 *(
                     number_input(SETTINGS[name], optional=True)
-                    for name in ("adversaries", "retain_ratio", "held_wordings")
+                    for name in ("adversaries", "retain_ratio", "held_wordings", "micro_batch")
                 ),
                 io.Latent.Input(
                     "forget_latents",
@@ -142,7 +142,16 @@ class UnlearnConcept(io.ComfyNode):
         )
 
     @classmethod
-    @checked("method", "forget_prompts", "overwrite_prompt", "retain_prompts", "weights", "rank", "thoroughness")
+    @checked(
+        "method",
+        "forget_prompts",
+        "overwrite_prompt",
+        "retain_prompts",
+        "weights",
+        "rank",
+        "micro_batch",
+        "thoroughness",
+    )
     def validate_inputs(cls, inputs: Inputs) -> None:
         if "method" not in inputs:  # ComfyUI leaves out a choice that it does not know
             raise ValueError(f"method: unknown; choose one of {', '.join(METHODS)}")

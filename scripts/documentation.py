@@ -68,7 +68,9 @@ def method_sections() -> list[str]:
 def _section(name: str, kind: type[Method]) -> Iterator[str]:
     yield from ("", f"### {kind.label}: `{name}`", "", f"Under the forget prompt: {kind.summary}.", "")
     yield from (f"    {line}" for line in kind.equation.splitlines())
-    yield from ("", f"* Source: {kind.source}.", f"* Weights: `{kind.weights}`{'' if kind.low_rank else ', no LoRA'}.")
+    lacking = [name for name, can in (("LoRA", kind.low_rank), ("`micro_batch`", kind.in_parts)) if not can]
+    weights = ", no ".join([f"`{kind.weights}`", *lacking])
+    yield from ("", f"* Source: {kind.source}.", f"* Weights: {weights}.")
     if issubclass(kind, GradientMethod):
         yield f"* Trains on {latents(kind)}."
     for spec in fields(kind):

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .freetext import FreeText
-from .latents import Batch, LatentSet
+from .latents import Batch, LatentSet, Places
 from .model import DiffusionModel
 from .processes import current
 
@@ -24,13 +25,19 @@ RATE = 0.1  # Adam's, in units of the vectors' root mean square
 SPREAD = 0.1  # standard deviation of the first offsets, in the same units
 
 
+class Chosen(NamedTuple):
+    """A batch of noised pictures of what is forgotten, each with the adversary that it is shown under."""
+
+    places: Places
+    adversaries: list[int]
+
+
 @dataclass(frozen=True)
 class Challenge:
-    """Noised pictures of what is forgotten, under adversaries' texts."""
+    """Some rows of such a batch."""
 
     batch: Batch
-    chosen: list[int]  # the adversaries of the whole batch
-    own: list[int]  # and those of this process's rows
+    adversaries: list[int]
 
 
 class Adversaries:
@@ -53,26 +60,29 @@ class Adversaries:
                 offset.add_(SPREAD * torch.randn(offset.shape, generator=generator).to(offset))
         self._optimizer = torch.optim.Adam(offsets, lr=RATE)
 
-    def challenge(self, count: int, generator: torch.Generator, rows: slice) -> Challenge:
-        """This process's `rows` of `count` pictures, each under another adversary while there are so many."""
-        batch = self._pictures.sample(count, generator, rows)
+    def chosen(self, count: int, generator: torch.Generator) -> Chosen:
+        """`count` pictures, each under another adversary while there are so many."""
+        places = self._pictures.places(count, generator)
         order = torch.randperm(len(self._texts), generator=generator).tolist()
-        chosen = [adversary for adversary, _ in zip(cycle(order), range(count), strict=False)]
-        own = chosen[rows]
-        return Challenge(replace(batch, conds=[self._texts[adversary].cond() for adversary in own]), chosen, own)
+        return Chosen(places, [adversary for adversary, _ in zip(cycle(order), range(count), strict=False)])
 
-    def lessons(self, challenge: Challenge, e: Tensor) -> list[Tensor]:
-        """Gradients of the denoising loss, a tensor for each of `_offsets`; e [B, C, *spatial] is the prediction."""
+    def challenge(self, chosen: Chosen, rows: slice) -> Challenge:
+        """Those `rows` of the batch."""
+        batch, adversaries = self._pictures.at(chosen.places, rows), chosen.adversaries[rows]
+        conds = [self._texts[adversary].cond() for adversary in adversaries]
+        return Challenge(replace(batch, conds=conds), adversaries)
+
+    def study(self, challenge: Challenge, e: Tensor) -> None:
+        """Adds the gradients of the rows' denoising losses; e [B, C, *spatial] is the prediction."""
         loss = F.mse_loss(e, challenge.batch.noise) * len(e)  # an adversary's part does not depend on the others
-        own = self._offsets(challenge.own)
-        found = dict(zip(map(id, own), torch.autograd.grad(loss, own, retain_graph=True), strict=True))
-        return [found.get(id(offset), torch.zeros_like(offset)) for offset in self._offsets(challenge.chosen)]
+        loss.backward(inputs=self._offsets(challenge.adversaries), retain_graph=True)
 
-    def learn(self, challenge: Challenge, lessons: Sequence[Tensor]) -> None:
-        """A step of those that were asked."""
-        asked = self._offsets(challenge.chosen)
-        for offset, gradient in zip(asked, lessons, strict=True):
-            offset.grad = gradient
+    def learn(self, chosen: Chosen) -> None:
+        """A step of those that were asked, once all rows have been studied."""
+        asked = self._offsets(chosen.adversaries)
+        for offset in asked:
+            if offset.grad is None:  # where all its rows are another process's
+                offset.grad = torch.zeros_like(offset)
         current().total_gradients(asked)
         self._optimizer.step()
         self._optimizer.zero_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +72,20 @@ class Batch(Compared):
         return (self.x - self.x0) / self.sigma.view(-1, *[1] * (self.x.ndim - 1))
 
 
+class Places(NamedTuple):
+    """Where a batch is taken from: items and steps [count], and for other wordings two numbers in [0, 1) [count, 2]."""
+
+    items: Tensor
+    steps: Tensor
+    wordings: Tensor
+
+
+def parts(rows: slice, most: int) -> list[slice]:
+    """The rows in order, at most so many in each part; 0 is all in one."""
+    starts = range(rows.start, rows.stop, most or rows.stop - rows.start)
+    return [slice(start, min(start + starts.step, rows.stop)) for start in starts]
+
+
 @dataclass(frozen=True)
 class LatentSet(Compared):
     """N items: latents and noise predictions [N, steps, C, *spatial] at sigma [steps], pictures x0 [N, C, *spatial].
@@ -93,17 +108,27 @@ class LatentSet(Compared):
         encoded = {prompt: model.encode(texts) for prompt, texts in wordings.items() if texts}
         return replace(self, others=[encoded.get(item.prompt, []) for item in self.items])
 
-    def sample(self, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Batch:
-        """`rows` of `count` latents at random items and steps, which are drawn from the CPU's `generator`."""
-        items = torch.randint(len(self.conds), (count,), generator=generator)[rows].tolist()
-        steps = torch.randint(len(self.sigma), (count,), generator=generator)[rows].tolist()
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` latents at random places."""
+        return self.at(self.places(count, generator), slice(0, count))
+
+    def places(self, count: int, generator: torch.Generator) -> Places:
+        """Random items and steps, which are drawn from the CPU's `generator`."""
+        items = torch.randint(len(self.conds), (count,), generator=generator)
+        steps = torch.randint(len(self.sigma), (count,), generator=generator)
+        wordings = torch.rand(count, 2, generator=generator) if any(self.others) else torch.ones(count, 2)
+        return Places(items, steps, wordings)
+
+    def at(self, drawn: Places, rows: slice) -> Batch:
+        """Those `rows` of a batch, on the model's device."""
+        items, steps = drawn.items[rows].tolist(), drawn.steps[rows].tolist()
         places = list(zip(items, steps, strict=True))
         x, x0 = self._moved([self.x[place] for place in places]), self._moved([self.x0[item] for item in items])
         base = {name: self._moved([stack[place] for place in places]) for name, stack in self.base.items()}
         overwrites = [self.overwrites[item] for item in items]
         conds = [self.conds[item] for item in items]
         if any(self.others):
-            conds = self._reworded(items, conds, torch.rand(count, 2, generator=generator)[rows])
+            conds = self._reworded(items, conds, drawn.wordings[rows])
         return Batch(x, x0, torch.stack([self.sigma[step] for step in steps]), conds, overwrites, base)
 
     def _reworded(self, items: Sequence[int], conds: Sequence[Cond], drawn: Tensor) -> list[Cond]:

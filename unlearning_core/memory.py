@@ -46,7 +46,7 @@ class Need:
         if settings.weights not in ("cross_attention_kv", "text_projections"):
             advice.append("cross_attention_kv")
         if self.activations > self.training or not advice:
-            smaller = ["a smaller batch_size"] if settings.batch_size > 1 else []
+            smaller = ["a smaller micro_batch or batch_size"] if settings.at_once > 1 else []
             advice = [*smaller, "a smaller width and height", *advice]
         raise ValueError(
             f"memory: Unlearn needs about {self.total / GB:.1f} GB, {(free + self.weights) / GB:.1f} GB are free: "
@@ -57,7 +57,7 @@ class Need:
 def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, Delta], settings: Settings) -> Need:
     """What training needs at its peak, from two forward passes that keep nothing."""
     kinds = 1 + method.needs_retain * settings.retain_ratio + (settings.adversaries > 0)
-    latents = kinds * settings.batch_size
+    latents = kinds * settings.at_once
     parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
     weights = model.weights()
     numbers = sum(weights[name].numel() for name in deltas)

@@ -11,7 +11,7 @@ from .settings import CUSTOM, Settings
 
 FREE = (  # what suits the model and the machine
     *("learning_rate", "seed", "width", "height"),
-    *("batch_size", "runs", "run_steps", "run_cfg"),
+    *("batch_size", "micro_batch", "runs", "run_steps", "run_cfg"),
 )
 FREE_OF_LORA = ("rank", "alpha")  # and of a method whose change can be one
 

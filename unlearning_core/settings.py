@@ -73,6 +73,13 @@ class Settings:
     width: int = option(USUAL_SIDE, 16, 16384, "width of the training pictures in pixels", step=8)
     height: int = option(USUAL_SIDE, 16, 16384, "height of the training pictures in pixels", step=8)
     batch_size: int = option(6, 1, 256, "forget latents a step", step=1)
+    micro_batch: int = option(
+        0,
+        0,
+        256,
+        "forget latents of the batch to compute at a time: the same step in less memory, and more seconds; 0 is all",
+        step=1,
+    )
     runs: int = option(16, 1, 4096, "least number of base trajectories to forget on, and again to retain on", step=1)
     run_steps: int = option(20, 2, 1000, "sampling steps of a base trajectory; distilled models: their own few", step=1)
     run_cfg: float = option(3.0, 0.0, 100.0, "guidance scale of the base trajectories; distilled models: 1")
@@ -88,6 +95,11 @@ class Settings:
     def lora_scale(self) -> float:
         """What the product of LoRA factors is multiplied with."""
         return self.alpha / self.rank if self.rank and self.alpha else 1.0
+
+    @property
+    def at_once(self) -> int:
+        """How many forget latents are computed at a time."""
+        return min(self.micro_batch or self.batch_size, self.batch_size)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .adversaries import Adversaries, Challenge
-from .latents import Batch
+from .adversaries import Challenge, Chosen
+from .latents import Batch, Places, parts
 from .methods.base import GradientMethod, Objective, Step, Training
 from .model import noise_prediction
 from .processes import current
@@ -19,10 +20,17 @@ FUSED = ("cpu", "cuda")  # where one kernel is Adam
 READ_EVERY = 8  # steps between two looks at the loss on a GPU, which then waits for all that is queued there
 
 
-class _Met(NamedTuple):
-    """Adversaries with their pictures, and the trained model's prediction e [B, C, *spatial] there."""
+class _Drawn(NamedTuple):
+    """The whole batch of a step: where each kind of latents is taken from."""
 
-    adversaries: Adversaries
+    forget: Places
+    retain: Places | None
+    met: Chosen | None
+
+
+class _Met(NamedTuple):
+    """Adversaries' texts at pictures, and the trained model's prediction e [B, C, *spatial] there."""
+
     challenge: Challenge
     e: Tensor
 
@@ -32,26 +40,26 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> i
 
     L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Under adversaries' texts c_a, which learn in turn,
     it is ||e(x_a, c_a) - e0(x_a, c_o)||^2, and the learning rate falls to 0 along a cosine. Processes share each batch,
-    and take the same step with the gradient of the whole. The loss is reported after every step on the CPU, else after
-    every READ_EVERY steps and the last. Returns how many steps were taken: fewer where `on_progress` had `Enough`.
-    Raises ValueError when the loss is no longer a number.
+    compute their rows in parts of `micro_batch`, and take the same step with the gradient of the whole: their patch is
+    bit for bit that of one process with the same parts, but for the order in which more than two are summed up. The
+    loss is reported after every step on the CPU, else after every READ_EVERY steps and the last. Returns how many steps
+    were taken: fewer where `on_progress` had `Enough`. Raises ValueError when the loss is no longer a number.
     """
     parameters = [parameter for delta in training.deltas.values() for parameter in delta.parameters()]
     processes = current()
     optimizer = torch.optim.Adam(_groups(training), fused=training.model.device.type in FUSED)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda index: _rate(training, index))
     every = 1 if training.model.device.type == "cpu" else READ_EVERY
+    own = parts(processes.rows(training.batch_size), training.micro_batch)
     for index in range(training.steps):
-        step, met = _predict(training)
-        loss = step.share * _loss(method, objective, step, met)
+        drawn = _draw(training)
         optimizer.zero_grad()
-        lessons = met.adversaries.lessons(met.challenge, met.e) if met else []
-        loss.backward(inputs=parameters)
+        loss = torch.stack([_study(training, method, objective, drawn, rows, parameters) for rows in own]).sum()
         processes.total_gradients(parameters)
         optimizer.step()
         schedule.step()
-        if met:
-            met.adversaries.learn(met.challenge, lessons)
+        if training.adversaries and drawn.met:
+            training.adversaries.learn(drawn.met)
         if (index + 1) % every and index + 1 < training.steps:
             training.report()
         else:
@@ -62,9 +70,26 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> i
     return training.steps
 
 
+def _study(
+    training: Training,
+    method: GradientMethod,
+    objective: Objective,
+    drawn: _Drawn,
+    rows: slice,
+    parameters: Sequence[Tensor],
+) -> Tensor:
+    """Adds these rows' part of the gradients, the adversaries' too, and returns their part of the loss."""
+    step, met = _predict(training, drawn, rows)
+    loss = step.share * _loss(method, objective, step, met)
+    if training.adversaries and met:
+        training.adversaries.study(met.challenge, met.e)
+    loss.backward(inputs=parameters)
+    return loss.detach()
+
+
 def _checked(loss: Tensor, step: int) -> float:
     """The loss of all processes. Raises ValueError for one that is no number."""
-    value: float = current().total(loss.detach()).item()
+    value: float = current().total(loss).item()
     if not math.isfinite(value):
         raise ValueError(f"training: the loss is {value} at step {step}; lower the learning rate")
     return value
@@ -91,19 +116,27 @@ def _rate(training: Training, index: int) -> float:
     return (1 + math.cos(math.pi * index / training.steps)) / 2 if training.adversaries else 1.0
 
 
-def _predict(training: Training) -> tuple[Step, _Met | None]:
-    """New latents, this process's of the batch, and the trained model's predictions there from one call."""
-    bank, count, generator, ratio = training.bank, training.batch_size, training.generator, training.retain_ratio
-    adversaries = training.adversaries
-    rows = current().rows(count)
+def _draw(training: Training) -> _Drawn:
+    """New latents for a step."""
+    bank, count, generator, adversaries = training.bank, training.batch_size, training.generator, training.adversaries
+    return _Drawn(
+        bank.forget.places(count, generator),
+        bank.retain.places(count * training.retain_ratio, generator) if bank.retain else None,
+        adversaries.chosen(count, generator) if adversaries else None,
+    )
+
+
+def _predict(training: Training, drawn: _Drawn, rows: slice) -> tuple[Step, _Met | None]:
+    """Some rows of the batch, and the trained model's predictions there from one call."""
+    bank, ratio, adversaries = training.bank, training.retain_ratio, training.adversaries
+    forget = bank.forget.at(drawn.forget, rows)
     held = slice(rows.start * ratio, rows.stop * ratio)
-    forget = bank.forget.sample(count, generator, rows)
-    retain = bank.retain.sample(count * ratio, generator, held) if bank.retain else None
-    challenge = adversaries.challenge(count, generator, rows) if adversaries else None
+    retain = bank.retain.at(drawn.retain, held) if bank.retain and drawn.retain else None
+    challenge = adversaries.challenge(drawn.met, rows) if adversaries and drawn.met else None
     batches: list[Batch | None] = [forget, retain, challenge.batch if challenge else None]
     asked = [batch for batch in batches if batch]
     x, sigma = (torch.cat([getattr(batch, name) for batch in asked]) for name in ("x", "sigma"))
     e = noise_prediction(training.model, x, sigma, [cond for batch in asked for cond in batch.conds])
     e_forget, e_retain, e_met = e.split([len(batch) if batch else 0 for batch in batches])
-    step = Step(forget, e_forget, retain, e_retain if retain else None, len(forget) / count)
-    return step, _Met(adversaries, challenge, e_met) if adversaries and challenge else None
+    step = Step(forget, e_forget, retain, e_retain if retain else None, len(forget) / training.batch_size)
+    return step, _Met(challenge, e_met) if challenge else None

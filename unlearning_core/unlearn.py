@@ -172,6 +172,7 @@ def new_training(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch,
         retain_ratio=settings.retain_ratio,
         generator=torch.Generator().manual_seed(settings.seed),
         report=report,

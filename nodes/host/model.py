@@ -342,7 +342,7 @@ def no_checkpointing(reason: str) -> ValueError:
     """For a network that can be trained without gradient checkpointing only, and does not fit so."""
     return ValueError(
         f"model: training needs gradient checkpointing to fit, which this network cannot do ({reason}); choose a "
-        "smaller width and height, a smaller batch_size, or the method UCE"
+        "smaller width and height, a smaller micro_batch or batch_size, or the method UCE"
     )
 
 

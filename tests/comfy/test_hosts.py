@@ -261,6 +261,12 @@ class TestHosts:
                 gradient, expected[name], rtol=1e-4, atol=1e-4 * float(expected[name].abs().max())
             )
 
+    def test_memory_is_that_of_the_latents_at_a_time(self, comfy_model: Any) -> None:
+        deltas = new_deltas(comfy_model, SETTINGS)
+        batches = (replace(SETTINGS, batch_size=4, micro_batch=1), replace(SETTINGS, batch_size=1))
+        in_parts, single = (needed(comfy_model, Ovw(), deltas, settings) for settings in batches)
+        assert in_parts == single
+
     def test_memory_of_large_latents_is_foretold(self, comfy_model: Any) -> None:
         settings = replace(SETTINGS, width=256, height=192, batch_size=3)
         deltas = new_deltas(comfy_model, settings)

@@ -62,7 +62,7 @@ def test_advice_fits_the_settings(pack: Pack, settings: Any) -> None:
         return str(error.value).partition(": choose ")[2]
 
     smaller = "a smaller width and height"
-    assert advice() == f"a smaller batch_size or {smaller} or rank 8 or cross_attention_kv"
+    assert advice() == f"a smaller micro_batch or batch_size or {smaller} or rank 8 or cross_attention_kv"
     assert advice(batch_size=1, rank=8, weights="cross_attention_kv") == smaller
 
 

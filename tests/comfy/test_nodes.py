@@ -132,6 +132,7 @@ def test_patch_of_another_base_is_refused(
         ({"method": "magic"}, f"method: unknown; choose one of {', '.join(METHODS)}"),
         ({"rank": -1}, "rank: -1 is out of range"),
         ({"method": "uce", "rank": 4}, "set rank to 0"),
+        ({"method": "saddle", "micro_batch": 1}, "set micro_batch to 0"),
         ({"method": "nullspace", "weights": "attention"}, "needs text_projections"),
     ],
 )

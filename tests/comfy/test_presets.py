@@ -51,8 +51,8 @@ def test_the_front_end_knows_what_to_hide(server: Server) -> None:
     told = info(server, "UnlearnConcept")
     inputs = {**told["input"]["required"], **told["input"]["optional"]}
     widgets = [name for name, (kind, _) in inputs.items() if kind not in ("MODEL", "CLIP", "LATENT")]
-    latest = ["wordings", "thoroughness", "adversaries", "retain_ratio", "held_wordings"]
-    assert widgets[-5:] == latest  # files have values by place
+    latest = ["wordings", "thoroughness", "adversaries", "retain_ratio", "held_wordings", "micro_batch"]
+    assert widgets[-len(latest) :] == latest  # files have values by place
     _, choice = inputs["thoroughness"]
     assert (choice["options"], choice["default"]) == ([*CHOICES], CUSTOM)
     hidden = [names for lists in choice["hides"].values() for names in lists.values()]

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from downloads import ROOT
 from unlearning_core.hosts.families import load
 from unlearning_core.launched import launched
 from unlearning_core.methods import METHODS, GradientMethod
+from unlearning_core.methods.ovw import Ovw
 from unlearning_core.processes import current
 from unlearning_core.prompts import Prompts
 from unlearning_core.settings import Settings
@@ -57,19 +59,33 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, st
     return [(process.returncode, *texts) for process, texts in zip(processes, printed, strict=True)]
 
 
-def train_all(folder: Path) -> None:
-    """The patch of every method that trains, on the shipped model, as `<method>.safetensors`."""
+def train_all(folder: Path, micro_batch: int = 0) -> None:
+    """The patch of every method that trains so, on the shipped model, as `<method>.safetensors`."""
     model = load(MODEL)
     settings = Settings(steps=3, learning_rate=0.1, width=64, height=64, runs=17, run_steps=2, batch_size=5)
+    settings = replace(settings, micro_batch=micro_batch)
     for name, kind in METHODS.items():
-        if issubclass(kind, GradientMethod):
+        if issubclass(kind, GradientMethod) and (kind.in_parts or not micro_batch):
             patch = unlearn(model, kind(**OPTIONS.get(name, {})), PROMPTS, settings)
             if current().is_main:
                 patch.save(folder / f"{name}.safetensors")
 
 
+def train_halves(folder: Path) -> None:
+    """OVW's patch with adversaries, of batches whose halves are computed apart, as `halves.safetensors`."""
+    settings = Settings(
+        **{"steps": 3, "learning_rate": 1e-3, "width": 64, "height": 64, "runs": 2, "run_steps": 2},
+        **{"batch_size": 4, "micro_batch": 2, "retain_ratio": 2, "adversaries": 3, "wordings": 2},
+    )
+    patch = unlearn(load(MODEL), Ovw(), PROMPTS, settings)
+    if current().is_main:
+        patch.save(folder / "halves.safetensors")
+
+
 if __name__ == "__main__":
-    # Adam divides each gradient by its own size, and so blows up what rounding leaves of those that are zero.
-    torch.optim.Adam = torch.optim.SGD  # type: ignore[misc, assignment]
+    out, *halves = sys.argv[1:]
+    if not halves:
+        # Adam divides each gradient by its own size, and so blows up what rounding leaves of those that are zero.
+        torch.optim.Adam = torch.optim.SGD  # type: ignore[misc, assignment]
     with launched("cpu"):
-        train_all(Path(sys.argv[1]))
+        (train_halves if halves else train_all)(Path(out))

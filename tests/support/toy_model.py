@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearning_core.fingerprint import Fingerprint
-from unlearning_core.latents import PREDICTIONS, BankItem, Batch, LatentSet
+from unlearning_core.latents import PREDICTIONS, BankItem, LatentSet, Places
 from unlearning_core.model import noise_prediction
 from unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary
 
@@ -81,11 +81,9 @@ class InTurn(LatentSet):
 
     turn: Iterator[int] = field(default_factory=count)
 
-    def sample(self, count: int, generator: torch.Generator, rows: slice = slice(None)) -> Batch:
-        chosen = [next(self.turn) % len(self.items) for _ in range(count)][rows]
-        base = {name: stack[chosen, 0] for name, stack in self.base.items()}
-        conds, overwrites = ([stack[index] for index in chosen] for stack in (self.conds, self.overwrites))
-        return Batch(self.x[chosen, 0], self.x0[chosen], self.sigma.expand(len(chosen)), conds, overwrites, base)
+    def places(self, count: int, generator: torch.Generator) -> Places:
+        items = torch.tensor([next(self.turn) % len(self.items) for _ in range(count)])
+        return Places(items, torch.zeros_like(items), torch.ones(count, 2))
 
 
 def in_turn(model: ToyModel, x: Tensor, noise: Tensor, pairs: Sequence[tuple[str, str]]) -> InTurn:

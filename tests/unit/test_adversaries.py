@@ -67,9 +67,11 @@ def test_an_adversary_comes_to_draw_it_where_nobody_answers(model: DiffusersMode
     losses = []
     with model.attach({}):
         for _ in range(40):
-            challenge = pool.challenge(4, generator, slice(None))
+            chosen = pool.chosen(4, generator)
+            challenge = pool.challenge(chosen, slice(0, 4))
             e = noise_prediction(model, challenge.batch.x, challenge.batch.sigma, challenge.batch.conds)
-            pool.learn(challenge, pool.lessons(challenge, e))
+            pool.study(challenge, e)
+            pool.learn(chosen)
             losses.append(F.mse_loss(e, challenge.batch.noise).item())
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
@@ -85,11 +87,16 @@ def test_each_meets_as_many_pictures() -> None:
     model = two_tokens()
     pictures = in_turn(model, latents(2.0, 1.0), latents(1.0, 0.5), [("cat", "dog")] * 2)
     pool = Adversaries(model, pictures, ["cat", ""], count=3, seed=0)
-    met = [pool.challenge(6, torch.Generator().manual_seed(0), slice(None)).chosen for _ in range(2)]
-    assert met[0] == met[1]
-    assert sorted(met[0]) == [0, 0, 1, 1, 2, 2]
-    halves = [pool.challenge(6, torch.Generator().manual_seed(0), rows).own for rows in (slice(0, 2), slice(2, 6))]
-    assert halves[0] + halves[1] == met[0]
+    met = [pool.chosen(6, torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert met[0].adversaries == met[1].adversaries
+    assert sorted(met[0].adversaries) == [0, 0, 1, 1, 2, 2]
+    halves = [pool.challenge(met[0], rows).adversaries for rows in (slice(0, 2), slice(2, 6))]
+    assert halves[0] + halves[1] == met[0].adversaries
+
+
+def asked_texts(pool: Adversaries) -> list[torch.Tensor]:
+    """The texts of a batch of one."""
+    return pool.challenge(pool.chosen(1, torch.Generator()), slice(0, 1)).batch.conds
 
 
 def test_the_network_is_taught_the_overwrite_prediction() -> None:
@@ -99,7 +106,7 @@ def test_the_network_is_taught_the_overwrite_prediction() -> None:
     forget, pictures = (in_turn(model, latents(2.0, 1.0), latents(1.0, 0.5), pairs) for _ in range(2))
     delta, seen = FullDelta(model.weight, model.device), list[Progress]()
     pool = Adversaries(model, pictures, ["cat"], count=1, seed=0)
-    before = [cond.clone() for cond in pool.challenge(1, torch.Generator(), slice(None)).batch.conds]
+    before = [cond.clone() for cond in asked_texts(pool)]
     training = Training(
         model=model,
         bank=Bank(forget, None, pictures),
@@ -108,6 +115,7 @@ def test_the_network_is_taught_the_overwrite_prediction() -> None:
         steps=1,
         learning_rate=0.01,
         batch_size=2,
+        micro_batch=0,
         retain_ratio=1,
         generator=torch.Generator().manual_seed(0),
         report=Reporter(seen.append, 1),
@@ -118,7 +126,7 @@ def test_the_network_is_taught_the_overwrite_prediction() -> None:
     asked = before[0].mean(0) @ model.weight  # e = strength * x; the overwrite prompt's strength is 2
     expected = ((1 - 2) ** 2 + (asked.item() - 2) ** 2) * (2.0**2 + 1.0**2) / 2
     assert seen[-1].loss == pytest.approx(expected, rel=1e-5)
-    moved = (pool.challenge(1, torch.Generator(), slice(None)).batch.conds[0] - before[0]).abs().max()
+    moved = (asked_texts(pool)[0] - before[0]).abs().max()
     assert moved.item() == pytest.approx(RATE * 0.5**0.5, rel=1e-3)  # and theirs: (1, 0) has a mean square of 1 / 2
     assert delta.diff.detach().abs().max().item() == pytest.approx(0.01, rel=1e-3)  # Adam's first step
 

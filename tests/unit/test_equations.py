@@ -62,6 +62,7 @@ class Run:
             steps=1,
             learning_rate=0.01,
             batch_size=len(forget.items),
+            micro_batch=0,
             retain_ratio=1,
             generator=torch.Generator().manual_seed(0),
             report=Reporter(self.seen.append, 1),

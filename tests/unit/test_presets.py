@@ -35,6 +35,7 @@ OTHERS: dict[str, Any] = {  # another value of each setting
     "width": 64,
     "height": 64,
     "batch_size": 2,
+    "micro_batch": 1,
     "runs": 2,
     "run_steps": 3,
     "run_cfg": 1.0,

@@ -45,6 +45,7 @@ class Method(ABC):
     weights: ClassVar[str]  # the selection of weights that the reference changes
     uses_overwrite: ClassVar[bool] = True  # whether it aims at the overwrite prompt, which every method may hold
     low_rank: ClassVar[bool] = True  # whether its change can be low rank
+    in_parts: ClassVar[bool] = True  # whether a step's loss is a mean over latents, which may be computed in parts
     unused: ClassVar[tuple[str, ...]] = ()  # settings that change nothing
     for_wordings: ClassVar[tuple[str, ...]] = ()  # and those that change nothing unless other wordings are looked for
 
@@ -60,6 +61,8 @@ class Method(ABC):
         """Raises ValueError for settings that this method cannot use on any model."""
         if settings.rank and not self.low_rank:
             raise ValueError(f"rank: {self.label} changes full weights; set rank to 0")
+        if settings.micro_batch and not self.in_parts:
+            raise ValueError(f"micro_batch: {self.label} looks at the whole batch at once; set micro_batch to 0")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Training:
     steps: int
     learning_rate: float
     batch_size: int
+    micro_batch: int
     retain_ratio: int
     generator: torch.Generator
     report: Reporter
@@ -171,6 +175,7 @@ class ClosedForm(Method):
         "retain_ratio",
         "seed",
         "batch_size",
+        "micro_batch",
         "runs",
         "run_steps",
     )

@@ -32,6 +32,7 @@ class Saddle(GradientMethod):
     )
     source: ClassVar[str] = OWN_READING
     uses_overwrite: ClassVar[bool] = False
+    in_parts: ClassVar[bool] = False  # the multiplier weighs each latent by what the whole batch leaves
     weights: ClassVar[str] = "cross_attention_kv"
     reads: ClassVar[tuple[str, ...]] = ("e_cond", "e_uncond")
 

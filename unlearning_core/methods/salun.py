@@ -8,12 +8,14 @@ weights alone, but their product reaches the others too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..latents import parts
 from ..options import option
 from ..probes import denoising_gradients, overwrite_prediction
 from .base import GradientMethod, Objective, Step, Training
@@ -59,13 +61,16 @@ class Salun(GradientMethod):
     def masks(self, training: Training) -> dict[str, Tensor]:
         """For each weight, which of its elements train."""
         total = {name: torch.zeros_like(delta.change()) for name, delta in training.deltas.items()}
-        batches = (
-            training.bank.forget.sample(training.batch_size, training.generator) for _ in range(SALIENCY_BATCHES)
-        )
-        for gradients in denoising_gradients(training.model, list(total), batches):
+        forget, count = training.bank.forget, training.batch_size
+        drawn = [forget.places(count, training.generator) for _ in range(SALIENCY_BATCHES)]
+        each = parts(slice(0, count), training.micro_batch)
+        batches = (forget.at(places, rows) for places in drawn for rows in each)
+        found = denoising_gradients(training.model, list(total), batches)
+        for rows, gradients in zip(cycle(each), found, strict=False):
             for name, gradient in gradients.items():
-                total[name] += gradient.to(total[name])
-            training.report()
+                total[name].add_(gradient.to(total[name]), alpha=(rows.stop - rows.start) / count)
+            if rows is each[-1]:
+                training.report()
         sizes = torch.cat([gradient.abs().flatten() for gradient in total.values()])
         masked = round((1 - self.saliency) * len(sizes))
         threshold = sizes.kthvalue(masked).values if masked else sizes.new_tensor(-1.0)
