@@ -122,7 +122,7 @@ class UnlearnConcept(io.ComfyNode):
                 ),
                 *(
                     number_input(SETTINGS[name], optional=True)
-                    for name in ("adversaries", "retain_ratio", "held_wordings", "micro_batch")
+                    for name in ("adversaries", "retain_ratio", "held_wordings", "micro_batch", "relearning")
                 ),
                 io.Latent.Input(
                     "forget_latents",

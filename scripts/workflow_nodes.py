@@ -116,6 +116,7 @@ def unlearn(place: tuple[int, Box], loaded: Loaded, prompts: Prompts, training: 
         whole("retain_ratio", 1),
         whole("held_wordings", 0),
         whole("micro_batch", 0),
+        whole("relearning", 0),
     )
     outputs = {"MODEL": "MODEL", "PATCH": "UNLEARNING_PATCH"}
     return Node(place[0], "UnlearnConcept", title, place[1], inputs, outputs, renamed=title != UNLEARN)

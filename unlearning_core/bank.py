@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 PIXELS = BATCH * 512**2  # of the items that are sampled together, at most
 HELD = ("e_cond",)  # of these at retain latents
-ANSWERS = ("e_overwrite",)  # and at noised pictures for adversaries
+ANSWERS = ("e_overwrite",)  # and at noised pictures for attacks
 DOWNSCALE = 8  # pixels to a latent's pixel along each side, near enough to tell how large a picture is
 
 
@@ -35,7 +35,7 @@ class Bank:
 
     forget: LatentSet
     retain: LatentSet | None = None  # None when nothing is to be held
-    pictures: LatentSet | None = None  # of what is forgotten, noised, for adversaries
+    pictures: LatentSet | None = None  # of what is forgotten, noised, for attacks within training
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def bank_sources(
         pairs = _one_each(prompts.pairs, len(latents.forget), "forget")
         items = [BankItem(*pair, pair[0], (settings.seed + index) % SEEDS) for index, pair in enumerate(pairs)]
     sources = {"forget": Source(items, latents.forget, needs.noised, needs.reads)}
-    if settings.adversaries:
+    if settings.pictures:
         own = [item for item in items if item.guide == item.prompt] or forget_items(
             prompts.pairs, settings.items, settings.seed, (0,)
         )

@@ -38,6 +38,10 @@ class Delta(nn.Module, ABC):
         """What it adds to the weight."""
 
     @abstractmethod
+    def undo(self) -> None:
+        """Makes the change zero."""
+
+    @abstractmethod
     def train_only(self, mask: Tensor) -> None:
         """Lets only the gradient of the elements in the mask, of the weight's shape, train it."""
 
@@ -60,6 +64,10 @@ class FullDelta(Delta):
     def change(self) -> Tensor:
         return self.diff
 
+    @torch.no_grad()
+    def undo(self) -> None:
+        self.diff.zero_()
+
     def train_only(self, mask: Tensor) -> None:
         """Leaves the elements outside the mask as they are."""
         # Adam never moves a parameter whose gradient was always exactly zero.
@@ -70,7 +78,9 @@ class FullDelta(Delta):
 
 
 class FactoredDelta(Delta):
-    """`weight + scale * up @ down`, of which a subclass trains one factor or both."""
+    """`weight + scale * up @ down`, of which a subclass trains `up`, or both."""
+
+    up: nn.Parameter
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -86,6 +96,11 @@ class FactoredDelta(Delta):
         if self.mask is not None and change.requires_grad:
             change.register_hook(self.mask.mul)
         return change
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Leaves `down` as it is."""
+        self.up.zero_()
 
     def train_only(self, mask: Tensor) -> None:
         """The product of the factors changes elements outside the mask too."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .deltas import Delta
+from .deltas import Delta, make_deltas
 from .freetext import FreeText
 from .methods import GradientMethod
 from .model import DiffusionModel, noise_prediction
@@ -25,7 +25,7 @@ class Need:
     """Bytes on the device."""
 
     weights: int  # of the model's copy, which is there already
-    training: int  # of deltas, adversaries, gradients, optimizer and what the method holds
+    training: int  # of deltas, attacks that learn, gradients, optimizer and what the method holds
     activations: int  # that one step keeps for backward
 
     @property
@@ -55,22 +55,31 @@ class Need:
 
 
 def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, Delta], settings: Settings) -> Need:
-    """What training needs at its peak, from two forward passes that keep nothing."""
+    """What training needs at its peak, from a few forward passes that keep nothing."""
     kinds = 1 + method.needs_retain * settings.retain_ratio + (settings.adversaries > 0)
-    latents = kinds * settings.at_once
     parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
     weights = model.weights()
     numbers = sum(weights[name].numel() for name in deltas)
-    texts = settings.adversaries and settings.adversaries * _text_bytes(model)
-    with model.attach(deltas):
-        one, two = (kept_bytes(model, settings.width, settings.height, count) for count in (1, 2))
+    attacks = settings.adversaries and settings.adversaries * _text_bytes(model)
+    activations = _activations(model, deltas, settings.size, kinds * settings.at_once)
+    if settings.relearning:
+        attacks += _change_bytes(weights, settings.rank)
+        moved = {**{name: _Moved(model.device) for name in weights}, **deltas}
+        activations = max(activations, _activations(model, moved, settings.size, settings.at_once))
     return Need(
         weights=sum(weight.nbytes for weight in weights.values()),
         training=max(
-            OPTIMIZER * (parameters + texts) + method.prepared * numbers, parameters + method.preparing * numbers
+            OPTIMIZER * (parameters + attacks) + method.prepared * numbers, parameters + method.preparing * numbers
         ),
-        activations=one + (latents - 1) * (two - one),
+        activations=activations,
     )
+
+
+def _activations(model: DiffusionModel, deltas: Mapping[str, nn.Module], size: tuple[int, int], latents: int) -> int:
+    """What so many latents' forward pass keeps with the deltas attached."""
+    with model.attach(deltas):
+        one, two = (kept_bytes(model, *size, count) for count in (1, 2))
+    return one + (latents - 1) * (two - one)
 
 
 def kept_bytes(model: DiffusionModel, width: int, height: int, latents: int) -> int:
@@ -90,6 +99,23 @@ def kept_bytes(model: DiffusionModel, width: int, height: int, latents: int) -> 
     with torch.autograd.graph.saved_tensors_hooks(note, _never_asked_for):
         noise_prediction(model, x, sigma, conds)
     return sum(sizes.values())
+
+
+def _change_bytes(weights: Mapping[str, Tensor], rank: int) -> int:
+    """Of a change of all weights."""
+    deltas = make_deltas(weights, rank, 0, torch.device("meta"))
+    return sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
+
+
+class _Moved(nn.Module):
+    """Changes a weight by one number: what is kept is as large as with a change of all its numbers."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.zeros((), device=device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.by.to(weight)
 
 
 def _text_bytes(model: DiffusionModel) -> int:

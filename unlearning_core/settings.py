@@ -29,7 +29,7 @@ class BankSettings:
     items: int
     seed: int
     sampling: Sampling
-    adversaries: bool = False  # whether there are noised pictures for them
+    pictures: bool = False  # whether there are noised pictures of what is forgotten, for attacks within training
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,15 @@ class Settings:
         "prompt; the learning rate then falls to 0; 0 is off",
         step=1,
     )
+    relearning: int = option(
+        0,
+        0,
+        100_000,
+        "steps of fine-tuning on pictures of what is forgotten to withstand: a change of all weights takes so many, "
+        "again and again, while the network learns to answer under it as the overwrite prompt; the learning rate then "
+        "falls to 0; 0 is off",
+        step=1,
+    )
     retain_ratio: int = option(1, 1, 64, "retain latents a step for each forget latent", step=1)
     seed: int = option(0, 0, 2**64 - 1, "seed of trajectories, batches and LoRA factors", step=1)
     width: int = option(USUAL_SIDE, 16, 16384, "width of the training pictures in pixels", step=8)
@@ -97,6 +106,11 @@ class Settings:
         return self.alpha / self.rank if self.rank and self.alpha else 1.0
 
     @property
+    def attacked(self) -> bool:
+        """Whether attacks learn within training, which do not rest, so that its learning rate must fall."""
+        return self.adversaries > 0 or self.relearning > 0
+
+    @property
     def at_once(self) -> int:
         """How many forget latents are computed at a time."""
         return min(self.micro_batch or self.batch_size, self.batch_size)
@@ -114,4 +128,4 @@ class Settings:
     @property
     def bank(self) -> BankSettings:
         """How the bank is made."""
-        return BankSettings(self.runs, self.seed, self.sampling, self.adversaries > 0)
+        return BankSettings(self.runs, self.seed, self.sampling, self.attacked)

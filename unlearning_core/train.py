@@ -26,6 +26,7 @@ class _Drawn(NamedTuple):
     forget: Places
     retain: Places | None
     met: Chosen | None
+    relearned: Places | None
 
 
 class _Met(NamedTuple):
@@ -39,7 +40,8 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> i
     """Fits the attached deltas with Adam to the objective's loss, plus help_weight * L_help, plus the adversaries'.
 
     L_help = ||e(x_r, c_r) - e0(x_r, c_r)||^2 on the retain latents. Under adversaries' texts c_a, which learn in turn,
-    it is ||e(x_a, c_a) - e0(x_a, c_o)||^2, and the learning rate falls to 0 along a cosine. Processes share each batch,
+    it is ||e(x_a, c_a) - e0(x_a, c_o)||^2; under a relearner's change of the weights, which learns in turn too, it is
+    that at the forget prompts; with either the learning rate falls to 0 along a cosine. Processes share each batch,
     compute their rows in parts of `micro_batch`, and take the same step with the gradient of the whole: their patch is
     bit for bit that of one process with the same parts, but for the order in which more than two are summed up. The
     loss is reported after every step on the CPU, else after every READ_EVERY steps and the last. Returns how many steps
@@ -60,6 +62,8 @@ def train(training: Training, method: GradientMethod, objective: Objective) -> i
         schedule.step()
         if training.adversaries and drawn.met:
             training.adversaries.learn(drawn.met)
+        if training.relearner:
+            training.relearner.learn()
         if (index + 1) % every and index + 1 < training.steps:
             training.report()
         else:
@@ -78,12 +82,14 @@ def _study(
     rows: slice,
     parameters: Sequence[Tensor],
 ) -> Tensor:
-    """Adds these rows' part of the gradients, the adversaries' too, and returns their part of the loss."""
+    """Adds these rows' part of the gradients, those of attacks too, and returns their part of the loss."""
     step, met = _predict(training, drawn, rows)
     loss = step.share * _loss(method, objective, step, met)
     if training.adversaries and met:
         training.adversaries.study(met.challenge, met.e)
     loss.backward(inputs=parameters)
+    if training.relearner and drawn.relearned:
+        return loss.detach() + training.relearner.study(drawn.relearned, rows, parameters)
     return loss.detach()
 
 
@@ -112,17 +118,20 @@ def _groups(training: Training) -> list[dict[str, Any]]:
 
 
 def _rate(training: Training, index: int) -> float:
-    """What the learning rate is multiplied with at a step: adversaries do not rest, so that the weights must."""
-    return (1 + math.cos(math.pi * index / training.steps)) / 2 if training.adversaries else 1.0
+    """What the learning rate is multiplied with at a step: attacks do not rest, so that the weights must."""
+    attacked = training.adversaries or training.relearner
+    return (1 + math.cos(math.pi * index / training.steps)) / 2 if attacked else 1.0
 
 
 def _draw(training: Training) -> _Drawn:
     """New latents for a step."""
-    bank, count, generator, adversaries = training.bank, training.batch_size, training.generator, training.adversaries
+    bank, count, generator = training.bank, training.batch_size, training.generator
+    adversaries, relearner = training.adversaries, training.relearner
     return _Drawn(
         bank.forget.places(count, generator),
         bank.retain.places(count * training.retain_ratio, generator) if bank.retain else None,
         adversaries.chosen(count, generator) if adversaries else None,
+        relearner.places(count, generator) if relearner else None,
     )
 
 

@@ -24,6 +24,7 @@ from .processes import check_batch
 from .progress import TRAINING, OnProgress, Reporter
 from .prompts import Prompts
 from .protection import protected_directions, summary
+from .relearner import Relearner
 from .selections import Selections, selections_of
 from .settings import Settings
 from .solve import solve
@@ -177,16 +178,24 @@ def new_training(
         generator=torch.Generator().manual_seed(settings.seed),
         report=report,
         adversaries=new_adversaries(model, bank, settings),
+        relearner=new_relearner(model, bank, settings),
     )
 
 
 def new_adversaries(model: DiffusionModel, bank: Bank, settings: Settings) -> Adversaries | None:
     """Those that the settings ask for, which start from the texts of the bank."""
-    if bank.pictures is None:
+    if bank.pictures is None or not settings.adversaries:
         return None
     kept = bank.retain.items if bank.retain else []
     texts = dict.fromkeys([*(item.prompt for item in bank.pictures.items), "", *(item.prompt for item in kept)])
     return Adversaries(model, bank.pictures, list(texts), settings.adversaries, settings.seed)
+
+
+def new_relearner(model: DiffusionModel, bank: Bank, settings: Settings) -> Relearner | None:
+    """The one that the settings ask for."""
+    if bank.pictures is None or not settings.relearning:
+        return None
+    return Relearner(model, bank.pictures, settings.relearning, settings.rank, settings.learning_rate)
 
 
 def fit(method: GradientMethod, training: Training) -> int:
@@ -199,7 +208,7 @@ def fit(method: GradientMethod, training: Training) -> int:
     objective = method.begin(training)
     report.done = begun  # also when the method remembered what it would have prepared
     report.begin(TRAINING, training.steps)
-    with training.model.attach(training.deltas):
+    with training.model.attach(training.attached):
         return train(training, method, objective)
 
 

@@ -11,7 +11,8 @@ from front_end import ALL, open_workflow, read, set_widgets
 from playwright.sync_api import Page, expect
 
 UNLEARN = "app.graph.nodes.find(node => node.type === 'UnlearnConcept')"
-LATEST = ("thoroughness", "adversaries", "retain_ratio", "held_wordings", "micro_batch")  # inputs that older files lack
+# Inputs that older files lack.
+LATEST = ("thoroughness", "adversaries", "retain_ratio", "held_wordings", "micro_batch", "relearning")
 
 
 def test_a_new_node_shows_what_has_to_be_decided(page: Page) -> None:
@@ -78,7 +79,7 @@ def test_files_from_before_the_choice_mean_custom_and_keep_their_values(page: Pa
     saved = read(ALL["style"].file)
     [node] = [each for each in saved["nodes"] if each["type"] == "UnlearnConcept"]
     values = [*node["widgets_values"]]
-    assert values[-len(LATEST) :] == ["custom", 0, 1, 0, 0]
+    assert values[-len(LATEST) :] == ["custom", 0, 1, 0, 0, 0]
     del node["widgets_values"][-len(LATEST) :]
     node["inputs"] = [each for each in node["inputs"] if each["name"] not in LATEST]
     path = tmp_path / "before.json"

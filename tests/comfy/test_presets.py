@@ -51,7 +51,7 @@ def test_the_front_end_knows_what_to_hide(server: Server) -> None:
     told = info(server, "UnlearnConcept")
     inputs = {**told["input"]["required"], **told["input"]["optional"]}
     widgets = [name for name, (kind, _) in inputs.items() if kind not in ("MODEL", "CLIP", "LATENT")]
-    latest = ["wordings", "thoroughness", "adversaries", "retain_ratio", "held_wordings", "micro_batch"]
+    latest = ["wordings", "thoroughness", "adversaries", "retain_ratio", "held_wordings", "micro_batch", "relearning"]
     assert widgets[-len(latest) :] == latest  # files have values by place
     _, choice = inputs["thoroughness"]
     assert (choice["options"], choice["default"]) == ([*CHOICES], CUSTOM)

@@ -26,6 +26,7 @@ from unlearning_core.unlearn import unlearn
 PROMPTS = Prompts(("a cat face", "a cat face in noto style"), ("a dog face",), ("a frog", "a car in noto style"))
 FOLDERS = [str(ROOT / name) for name in ("", "scripts", "tests/support")]
 OPTIONS = {"sa": {"fisher_samples": 3}}
+RELEARNED = "ovw against relearning"
 
 
 def start(arguments: Sequence[str], count: int = 2) -> list[subprocess.Popen[str]]:
@@ -60,15 +61,17 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, st
 
 
 def train_all(folder: Path, micro_batch: int = 0) -> None:
-    """The patch of every method that trains so, on the shipped model, as `<method>.safetensors`."""
+    """The patch of every method that trains so, and of OVW against relearning, as `<name>.safetensors`."""
     model = load(MODEL)
     settings = Settings(steps=3, learning_rate=0.1, width=64, height=64, runs=17, run_steps=2, batch_size=5)
     settings = replace(settings, micro_batch=micro_batch)
-    for name, kind in METHODS.items():
-        if issubclass(kind, GradientMethod) and (kind.in_parts or not micro_batch):
-            patch = unlearn(model, kind(**OPTIONS.get(name, {})), PROMPTS, settings)
-            if current().is_main:
-                patch.save(folder / f"{name}.safetensors")
+    methods = {name: kind(**OPTIONS.get(name, {})) for name, kind in METHODS.items()}
+    methods = {name: method for name, method in methods.items() if method.in_parts or not micro_batch}
+    runs = {name: (method, settings) for name, method in methods.items() if isinstance(method, GradientMethod)}
+    for name, run in {**runs, RELEARNED: (Ovw(), replace(settings, relearning=2))}.items():
+        patch = unlearn(model, run[0], PROMPTS, run[1])
+        if current().is_main:
+            patch.save(folder / f"{name}.safetensors")
 
 
 def train_halves(folder: Path) -> None:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unlearning_core.bank import Bank
+from unlearning_core.deltas import Delta
 from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.latents import PREDICTIONS, BankItem, LatentSet, Places
+from unlearning_core.methods.base import Training
 from unlearning_core.model import noise_prediction
+from unlearning_core.progress import OnProgress, Reporter
 from unlearning_core.vocabulary import NO_WORDS, Embedded, Vocabulary
 
 WEIGHT = "toy.weight"
@@ -98,3 +103,21 @@ def in_turn(model: ToyModel, x: Tensor, noise: Tensor, pairs: Sequence[tuple[str
         }
     items = [BankItem(prompt, overwrite, prompt, seed=0) for prompt, overwrite in pairs]
     return InTurn(items, x.unsqueeze(1), x - noise, sigma, conds, overwrites, base)
+
+
+def training_of(model: ToyModel, bank: Bank, delta: Delta, on_progress: OnProgress, **changes: Any) -> Training:
+    """Of a bank of two latents a half: one step at a rate of 0.01 with both."""
+    training = Training(
+        model=model,
+        bank=bank,
+        deltas={WEIGHT: delta},
+        base=model.fingerprint(),
+        steps=1,
+        learning_rate=0.01,
+        batch_size=2,
+        micro_batch=0,
+        retain_ratio=1,
+        generator=torch.Generator().manual_seed(0),
+        report=Reporter(on_progress, 1),
+    )
+    return replace(training, **changes)

@@ -7,19 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_model import WEIGHT, ToyModel, in_turn, latents
+from toy_model import ToyModel, in_turn, latents, training_of
 
 from unlearning_core.adversaries import RATE, Adversaries
 from unlearning_core.bank import Bank, bank_sources, make_bank
 from unlearning_core.deltas import FullDelta
-from unlearning_core.fingerprint import Fingerprint
 from unlearning_core.hosts.base import DiffusersModel
 from unlearning_core.hosts.families import load
 from unlearning_core.methods import METHODS
-from unlearning_core.methods.base import GradientMethod, Training
+from unlearning_core.methods.base import GradientMethod
 from unlearning_core.methods.ovw import Ovw
 from unlearning_core.model import noise_prediction
-from unlearning_core.progress import Progress, Reporter
+from unlearning_core.progress import Progress
 from unlearning_core.prompts import Prompts
 from unlearning_core.settings import Settings
 from unlearning_core.tiny import MODEL
@@ -107,20 +106,7 @@ def test_the_network_is_taught_the_overwrite_prediction() -> None:
     delta, seen = FullDelta(model.weight, model.device), list[Progress]()
     pool = Adversaries(model, pictures, ["cat"], count=1, seed=0)
     before = [cond.clone() for cond in asked_texts(pool)]
-    training = Training(
-        model=model,
-        bank=Bank(forget, None, pictures),
-        deltas={WEIGHT: delta},
-        base=Fingerprint.of(model.weights()),
-        steps=1,
-        learning_rate=0.01,
-        batch_size=2,
-        micro_batch=0,
-        retain_ratio=1,
-        generator=torch.Generator().manual_seed(0),
-        report=Reporter(seen.append, 1),
-        adversaries=pool,
-    )
+    training = training_of(model, Bank(forget, None, pictures), delta, seen.append, adversaries=pool)
     with model.attach(training.deltas):
         train(training, Ovw(help_weight=0.0), Ovw())
     asked = before[0].mean(0) @ model.weight  # e = strength * x; the overwrite prompt's strength is 2

@@ -62,7 +62,7 @@ LIBRARY = (
         "wordings",
         "measured",
     ),
-    ("freetext", "adversaries"),
+    ("freetext", "adversaries", "relearner"),
     ("methods",),
     ("train", "memory", "recipe", "presets", "solve", "unlearn"),
     ("metrics",),

@@ -177,12 +177,6 @@ def test_rank_that_a_method_cannot_use(model: DiffusersModel, method: str) -> No
         unlearn(model, make(method), PROMPTS, short(method, rank=4))
 
 
-@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.in_parts])
-def test_parts_that_a_method_cannot_use(model: DiffusersModel, method: str) -> None:
-    with pytest.raises(ValueError, match="set micro_batch to 0"):
-        unlearn(model, make(method), PROMPTS, short(method, micro_batch=1))
-
-
 @pytest.mark.parametrize("method", groups.closed_forms())
 @pytest.mark.parametrize("weights", ["cross_attention", "attention", "not_cross_attention", "all"])
 def test_weights_that_a_closed_form_cannot_use(model: DiffusersModel, method: str, weights: str) -> None:

@@ -29,6 +29,7 @@ OTHERS: dict[str, Any] = {  # another value of each setting
     "alpha": 2.0,
     "protect": 0.5,
     "adversaries": 4,
+    "relearning": 5,
     "retain_ratio": 2,
     "held_wordings": 3,
     "seed": 9,

@@ -24,9 +24,14 @@ from torch import Tensor
 from benchmarks.processes import LAUNCH
 from unlearning_core.cli import main
 from unlearning_core.hosts import pictures
+from unlearning_core.hosts.families import load
 from unlearning_core.launched import Launched
-from unlearning_core.methods import METHODS, GradientMethod
+from unlearning_core.methods import METHODS, GradientMethod, Method
 from unlearning_core.processes import Processes, Tensors
+from unlearning_core.prompts import Prompts
+from unlearning_core.settings import Settings
+from unlearning_core.tiny import MODEL
+from unlearning_core.unlearn import unlearn
 
 FILES = {"figures.json", "figures.csv", "leaderboard.md", "plot.png", "sheet.png"}
 FAST = ["--steps", "2", "--cfg", "3", "--width", "128", "--height", "128", "--seeds", "5", "--forget-seeds", "3"]
@@ -88,10 +93,11 @@ def test_two_processes_train_by_the_same_gradients(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
     together.train_all(folders[0])
     assert [status for status, _, _ in together.ended(running)] == [0, 0]
-    for name, kind in METHODS.items():
-        if issubclass(kind, GradientMethod):
-            one, two = (values(folder / f"{name}.safetensors") for folder in folders)
-            assert float((one - two).norm() / one.norm()) < 1e-5, name
+    trained = {name for name, kind in METHODS.items() if issubclass(kind, GradientMethod)}
+    assert {path.stem for path in folders[0].iterdir()} == {*trained, together.RELEARNED}
+    for path in folders[0].iterdir():
+        one, two = values(path), values(folders[1] / path.name)
+        assert float((one - two).norm() / one.norm()) < 1e-5, path.stem
 
 
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,15 +112,20 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path: Path, monkey
         assert 0 < float((one - other).norm() / one.norm()) < (1e-2 if path.stem == "salun" else 1e-5), path.stem
 
 
+@pytest.mark.parametrize("kind", [kind for kind in METHODS.values() if not kind.in_parts])
+def test_parts_that_a_method_cannot_use(kind: type[Method]) -> None:
+    with pytest.raises(ValueError, match="set micro_batch to 0"):
+        unlearn(load(MODEL), kind(), Prompts(("a cat face",)), Settings(micro_batch=1))
+
+
 def test_two_processes_train_the_patch_of_one_with_the_same_parts(tmp_path: Path) -> None:
     """With Adam: one process computes those rows at a time that each of two has."""
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
+    for count in (1, 2):
+        folder = tmp_path / str(count)
         folder.mkdir()
-    running = together.start([together.__file__, str(folders[1]), "--halves"])
-    together.train_halves(folders[0])
-    assert [status for status, _, _ in together.ended(running)] == [0, 0]
-    one, two = (values(folder / "halves.safetensors") for folder in folders)
+        running = together.start([together.__file__, str(folder), "--halves"], count)
+        assert {status for status, _, _ in together.ended(running)} == {0}
+    one, two = (values(tmp_path / count / "halves.safetensors") for count in "12")
     assert torch.equal(one, two)
     assert one.norm() > 0
 

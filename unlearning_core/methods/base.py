@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..options import check_ranges, option
 from ..settings import Needs, Settings
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..latents import Batch
     from ..model import DiffusionModel
     from ..progress import Reporter
+    from ..relearner import Relearner
 
 HELP = "weight of L_help, which holds the retain prompts; 0 switches it off"
 LARGEST_CONDITION = 1e13  # of a matrix in float64; beyond it less than three digits are left
@@ -96,6 +97,12 @@ class Training:
     generator: torch.Generator
     report: Reporter
     adversaries: Adversaries | None = None
+    relearner: Relearner | None = None
+
+    @property
+    def attached(self) -> Mapping[str, nn.Module]:
+        """What acts on the weights while they train."""
+        return self.relearner.over(self.deltas) if self.relearner else self.deltas
 
 
 class Objective(Protocol):
@@ -172,6 +179,7 @@ class ClosedForm(Method):
         "protect",
         "held_wordings",
         "adversaries",
+        "relearning",
         "retain_ratio",
         "seed",
         "batch_size",
