@@ -14,9 +14,10 @@ from unlearning_core.settings import CUSTOM, Settings
 SAMPLING = Sampling(steps=25, cfg=3.0, width=128, height=128)
 HELPS = ("help_weight", (10.0, 3.0, 1.0))  # OVW's own strength, and Saddle's; their learning rate is the middle one
 MARGINS = ("margin", (0.0, 0.5, 1.0))
+SURE = ("margin", (0.5, 1.0))  # where other pictures hardly move
 SETTLED = ("steps", (100, 150, 200, 300))  # a constraint takes time to hold, and longer with some seeds
 LEARNING_RATE = 1e-3
-AS_WRITTEN = " without held_wordings"
+AS_WRITTEN, HELD = " without held_wordings", " with held_wordings"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ CONTENDERS = [
     Contender("OVW without L_help", "ovw", {"help_weight": 0.0}),
     Contender("Saddle", "saddle", outer=MARGINS, inner=SETTLED),
     Contender("Saddle, protected", "saddle", settings=PROTECTED, outer=MARGINS, inner=SETTLED),
+    Contender(f"Saddle{HELD}", "saddle", settings={**PROTECTED, "held_wordings": 8}, outer=SURE, inner=SETTLED),
     Contender("Saddle without L_help", "saddle", {"help_weight": 0.0}, outer=MARGINS, inner=SETTLED),
     Contender("OVW, protected without L_help", "ovw", {"help_weight": 0.0}, PROTECTED),
     Contender("Saddle, protected without L_help", "saddle", {"help_weight": 0.0}, PROTECTED, MARGINS, SETTLED),

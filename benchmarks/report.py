@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from benchmarks.bootstrap import difference, is_clear
-from benchmarks.contenders import AS_WRITTEN
+from benchmarks.contenders import AS_WRITTEN, HELD
 from unlearning_core.metrics.figure import figure_named
 from unlearning_core.metrics.statistics import Interval
 from unlearning_core.reports.tables import markdown_table, settings_line
@@ -64,7 +64,8 @@ shares of 48 retain pictures that show their own label in the forgotten domain a
 retain pictures on AlexNet's features, from the base's pictures of the same prompts and other seeds, and from the
 artists' own drawings. CLIPScore: of the retain pictures, by the shipped CLIP model. Seconds, calls of the network and
 memory above the loaded model are those of unlearning from nothing, on a CPU with the first training seed. Protected
-rows have `protect` 0.01 and 8 wordings; Quick, Balanced and Thorough are the presets as they are.
+rows have `protect` 0.01 and 8 wordings, the one with `held_wordings` 8 of these too; Quick, Balanced and Thorough are
+the presets as they are.
 
 Pictures: {pictures}. All figures but the costs were computed on {devices}.
 The scale of I: among the base's pictures, another seed of the same prompt gives LPIPS {seed:.3f}, another prompt
@@ -223,7 +224,8 @@ def draw_methods(rows: Sequence[Row], path: Path) -> None:
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
     """UA against I as the patch's strength grows, with the range over training seeds, a panel for each task.
 
-    A method has one colour; protected rows have squares, those without L_help broken lines.
+    A method has one colour; protected rows have squares, or diamonds with held_wordings, those without L_help broken
+    lines.
     """
     colours = dict(zip(dict.fromkeys(map(plain_name, methods(rows))), COLOURS, strict=False))
 
@@ -231,7 +233,8 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
         for name in methods(rows):
             runs = [row["curve"] for row in of(rows, task, name)]
             (x, x_reach), (y, y_reach) = (spread(runs, key) for key in ("integrity", "ua"))
-            line, marker = "--" if name.endswith((NO_HELP, AS_WRITTEN)) else "-", "s" if PROTECTED in name else "o"
+            line = "--" if name.endswith((NO_HELP, AS_WRITTEN)) else "-"
+            marker = "D" if HELD in name else "s" if PROTECTED in name else "o"
             colour = colours[plain_name(name)]
             axes.errorbar(x, y, y_reach, x_reach, line, marker=marker, color=colour, label=name, ms=4, elinewidth=0.7)
         axes.set_xlabel(figure_named("integrity").label)
@@ -245,7 +248,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
 
 def plain_name(name: str) -> str:
     """The method of a row, without what it was measured with."""
-    return name.removesuffix(NO_HELP).removesuffix(AS_WRITTEN).removesuffix(PROTECTED)
+    return name.removesuffix(NO_HELP).removesuffix(AS_WRITTEN).removesuffix(HELD).removesuffix(PROTECTED)
 
 
 def spread(runs: Sequence[Sequence[dict[str, float]]], key: str) -> tuple[list[float], list[list[float]]]:
