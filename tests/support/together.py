@@ -76,10 +76,8 @@ def train_all(folder: Path, micro_batch: int = 0) -> None:
 
 def train_halves(folder: Path) -> None:
     """OVW's patch with adversaries, of batches whose halves are computed apart, as `halves.safetensors`."""
-    settings = Settings(
-        **{"steps": 3, "learning_rate": 1e-3, "width": 64, "height": 64, "runs": 2, "run_steps": 2},
-        **{"batch_size": 4, "micro_batch": 2, "retain_ratio": 2, "adversaries": 3, "wordings": 2},
-    )
+    settings = Settings(steps=3, learning_rate=1e-3, width=64, height=64, runs=2, run_steps=2, batch_size=4, wordings=2)
+    settings = replace(settings, micro_batch=2, retain_ratio=2, adversaries=3)
     patch = unlearn(load(MODEL), Ovw(), PROMPTS, settings)
     if current().is_main:
         patch.save(folder / "halves.safetensors")
