@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .names import TRANSFORMER, loras_reach
 
+FUSED = ("cpu", "cuda")  # where one kernel is Adam
 PROTECTED_RATE = 20.0  # a change that leaves the retain prompts alone may be larger: docs/methods.md
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .deltas import Delta, make_deltas
+from .deltas import FUSED, Delta, make_deltas
 from .latents import LatentSet, Places
 from .model import DiffusionModel, noise_prediction
 from .processes import current
@@ -75,7 +75,8 @@ class Relearner:
 
     def _begin(self) -> None:
         self._taken = 0
-        self._optimizer = torch.optim.Adam(self._parameters, lr=self._rate)
+        fused = self._model.device.type in FUSED
+        self._optimizer = torch.optim.Adam(self._parameters, lr=self._rate, fused=fused)
 
     @contextmanager
     def _acting(self) -> Iterator[None]:

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adversaries import Challenge, Chosen
+from .deltas import FUSED
 from .latents import Batch, Places, parts
 from .methods.base import GradientMethod, Objective, Step, Training
 from .model import noise_prediction
 from .processes import current
 
-FUSED = ("cpu", "cuda")  # where one kernel is Adam
 READ_EVERY = 8  # steps between two looks at the loss on a GPU, which then waits for all that is queued there
 
 

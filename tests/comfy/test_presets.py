@@ -18,7 +18,7 @@ from unlearning_core.settings import CUSTOM, Settings
 from unlearning_core.tiny.world import CONCEPTS
 
 RunPrompt = Callable[[dict[str, Any]], dict[str, Any]]
-GIVEN = {name: unlearn()["inputs"][name] for name in FREE}  # what a preset leaves to the node
+GIVEN = {name: value for name, value in unlearn()["inputs"].items() if name in FREE}  # what a preset leaves to the node
 
 
 def info(server: Server, name: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bank import Source, noised_latents
+from ..deltas import FUSED
 from ..latents import Batch, LatentSet
-from ..train import FUSED
 from .base import Attacked
 
 
