@@ -122,8 +122,10 @@ class UnlearnConcept(io.ComfyNode):
                 ),
                 *(
                     number_input(SETTINGS[name], optional=True)
-                    for name in ("adversaries", "retain_ratio", "held_wordings", "micro_batch", "relearning")
+                    for name in ("adversaries", "retain_ratio", "held_wordings")
                 ),
+                number_input(SETTINGS["micro_batch"], optional=True, advanced=True),
+                number_input(SETTINGS["relearning"], optional=True),
                 io.Latent.Input(
                     "forget_latents",
                     optional=True,

@@ -102,7 +102,7 @@ def test_the_choice_is_saved_behind_the_other_values(page: Page) -> None:
     place_unlearn_concept(page)
     choose(page, thoroughness="thorough", method="esd", wordings=3)
     saved = page.evaluate("app.graph.serialize()")
-    assert saved["nodes"][0]["widgets_values"][-5:] == [3, "thorough", 0, 1, 0]
+    assert saved["nodes"][0]["widgets_values"][-len(LATEST) - 1 :] == [3, "thorough", 0, 1, 0, 0, 0]
     page.evaluate("async saved => { app.graph.clear(); app.graph.configure(saved); }", saved)
     assert page.evaluate("app.graph.serialize().nodes[0].widgets_values") == saved["nodes"][0]["widgets_values"]
     assert "steps" not in shown(page)
