@@ -47,6 +47,12 @@ def test_without_a_choice_the_widgets_decide(server: Server, run_prompt: RunProm
     assert (record.settings["preset"], record.settings["seed"], record.method) == (CUSTOM, 5, "uce")
 
 
+def test_attacks_within_training_and_parts_of_a_batch(server: Server, run_prompt: RunPrompt) -> None:
+    chosen = {"relearning": 2, "adversaries": 2, "micro_batch": 1}
+    record = Record.read(saved_patch(server, run_prompt(training("attacked", **chosen))))
+    assert {name: record.settings[name] for name in chosen} == chosen
+
+
 def test_the_front_end_knows_what_to_hide(server: Server) -> None:
     told = info(server, "UnlearnConcept")
     inputs = {**told["input"]["required"], **told["input"]["optional"]}
