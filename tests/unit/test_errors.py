@@ -149,9 +149,9 @@ import os, pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from unlearning_core import cli, train
 predict = train._predict
-def begun(training):
+def begun(*step):
     pathlib.Path(sys.argv[1], f"begun-{os.environ['RANK']}").touch()
-    return predict(training)
+    return predict(*step)
 train._predict = begun
 cli.main(sys.argv[2:])
 """
