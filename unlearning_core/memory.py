@@ -57,13 +57,13 @@ class Need:
 def needed(model: DiffusionModel, method: GradientMethod, deltas: Mapping[str, Delta], settings: Settings) -> Need:
     """What training needs at its peak, from a few forward passes that keep nothing."""
     kinds = 1 + method.needs_retain * settings.retain_ratio + (settings.adversaries > 0)
-    parameters = sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
+    parameters = _trained_bytes(deltas)
     weights = model.weights()
     numbers = sum(weights[name].numel() for name in deltas)
     attacks = settings.adversaries and settings.adversaries * _text_bytes(model)
     activations = _activations(model, deltas, settings.size, kinds * settings.at_once)
     if settings.relearning:
-        attacks += _change_bytes(weights, settings.rank)
+        attacks += _trained_bytes(make_deltas(weights, settings.rank, 0, torch.device("meta")))
         moved = {**{name: _Moved(model.device) for name in weights}, **deltas}
         activations = max(activations, _activations(model, moved, settings.size, settings.at_once))
     return Need(
@@ -101,9 +101,7 @@ def kept_bytes(model: DiffusionModel, width: int, height: int, latents: int) -> 
     return sum(sizes.values())
 
 
-def _change_bytes(weights: Mapping[str, Tensor], rank: int) -> int:
-    """Of a change of all weights."""
-    deltas = make_deltas(weights, rank, 0, torch.device("meta"))
+def _trained_bytes(deltas: Mapping[str, Delta]) -> int:
     return sum(parameter.nbytes for delta in deltas.values() for parameter in delta.parameters())
 
 
